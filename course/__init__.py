@@ -1,0 +1,1 @@
+"""What the lessons stand on: building, checking, data, training, plots."""

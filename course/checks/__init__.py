@@ -1,0 +1,1 @@
+"""One module a lesson, one function an exercise."""
