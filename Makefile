@@ -1,0 +1,31 @@
+# Every target sets up what it needs, and does nothing twice. README.md has the same for Windows.
+PORT ?= 8888
+PYTHON ?= python3
+BIN := .venv/bin
+# In a container one often is root, which Jupyter wants to be told.
+AS_ROOT := $(if $(filter 0,$(shell id -u)),--allow-root)
+
+.PHONY: learn test build bench clean
+
+learn: .venv/ready  ## open the course; NO_BROWSER=1 on a server, PORT=8899 for another port
+	$(BIN)/jupyter lab --port $(PORT) $(if $(NO_BROWSER),--no-browser) $(AS_ROOT) notebooks/01_vit_recap.ipynb
+
+test: .venv/ready  ## all that is proven
+	$(BIN)/ruff check . && $(BIN)/ruff format --check .
+	$(BIN)/python -m pytest
+
+build: .venv/ready  ## lessons/ -> notebooks/ and solutions/
+	$(BIN)/python -m course.build
+
+bench: .venv/ready  ## the README's numbers
+	$(BIN)/python benchmarks/lessons.py
+	$(BIN)/python benchmarks/photographs.py
+
+clean:
+	rm -rf .venv build *.egg-info .pytest_cache .ruff_cache
+
+.venv/ready: requirements.txt pyproject.toml
+	@echo "Setting up .venv: some minutes the first time"
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install -r requirements.txt
+	touch $@

@@ -1,0 +1,217 @@
+"""Builds notebooks/ and solutions/ from lessons/: `python -m course.build`, or `make build`.
+
+A lesson is a script in jupytext's percent format. Its solutions stand between nbgrader's markers,
+### BEGIN SOLUTION and ### END SOLUTION. The student's notebook gets a placeholder there, the
+solution notebook the code, executed. (Not nbgrader's own tool: it knows one placeholder only, and
+adds a grader's panels to every student's JupyterLab.)
+"""
+
+import argparse
+import copy
+import hashlib
+import re
+import sys
+import time
+from pathlib import Path
+
+import jupytext
+import nbformat
+from nbclient import NotebookClient
+
+ROOT = Path(__file__).parents[1]
+BEGIN, END = "### BEGIN SOLUTION", "### END SOLUTION"
+CELL_TIMEOUT = 900  # seconds, against runaways alone: FULL runs are not built
+
+
+def read_lesson(path):
+    """A lesson's cells as a notebook, markers included, each with the id it keeps.
+
+    Raises ValueError for an exercise without a check, a check of more than one line, or markers
+    that do not pair.
+    """
+    notebook = jupytext.read(path, fmt="py:percent")
+    notebook.metadata = {
+        "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
+        "language_info": {"name": "python"},
+    }
+    notebook.nbformat, notebook.nbformat_minor = 4, 5
+    exercises = []  # cells that wait for their check, which names them
+    for place, cell in enumerate(notebook.cells):
+        tags = cell.metadata.get("tags", [])
+        cell.metadata = {"tags": tags} if tags else {}
+        cell.id = f"cell-{place:02d}"
+        if "exercise" in tags:
+            exercises.append(cell)
+        elif "check" in tags:
+            call = re.fullmatch(r"check\.(\w+)\(.*\)", cell.source)
+            if not call or not exercises:
+                raise ValueError(f"{path.name}: not a check of an exercise: {cell.source!r}")
+            name = call[1].replace("_", "-")
+            cell.id = f"check-{name}"
+            for number, waiting in enumerate(exercises, start=1):
+                waiting.id = f"exercise-{name}" + (f"-{number}" if number > 1 else "")
+            exercises = []
+        if cell.source.count(BEGIN) != cell.source.count(END):
+            raise ValueError(f"{path.name}: {BEGIN} without {END}, in {cell.source!r}")
+    if exercises:
+        raise ValueError(f"{path.name}: an exercise has no check: {exercises[0].source!r}")
+    return notebook
+
+
+def student_version(lesson):
+    """The lesson with placeholders for its solutions, and a mark to tell an edited file by."""
+    notebook = nbformat.from_dict(lesson)
+    for cell in notebook.cells:
+        cell.source = _with_placeholders(cell.source)
+    notebook.metadata["course"] = {"built": fingerprint(notebook)}
+    return notebook
+
+
+def _with_placeholders(source):
+    kept, inside = [], False
+    for line in source.splitlines():
+        if line.strip() == BEGIN:
+            inside = True
+            indent = line[: len(line) - len(line.lstrip())]
+            # Within brackets a value belongs, elsewhere a statement.
+            value = bool(kept) and kept[-1].rstrip().endswith(("(", "[", ","))
+            kept.append(f"{indent}{'...' if value else 'pass'}  # your code here")
+        elif line.strip() == END:
+            inside = False
+        elif not inside:
+            kept.append(line)
+    return "\n".join(kept)
+
+
+def solution_version(lesson):
+    """The lesson with its solutions, without their markers, not yet executed."""
+    notebook = nbformat.from_dict(lesson)
+    for cell in notebook.cells:
+        lines = cell.source.splitlines()
+        cell.source = "\n".join(line for line in lines if line.strip() not in (BEGIN, END))
+    return notebook
+
+
+def sources(notebook):
+    """What a person can edit: id, kind and text of each cell."""
+    return [(cell.id, cell.cell_type, cell.source) for cell in notebook.cells]
+
+
+def fingerprint(notebook):
+    """A hash of all that a person can edit, to tell whether somebody did."""
+    return hashlib.sha256(repr(sources(notebook)).encode()).hexdigest()[:16]
+
+
+def edited_by_hand(path):
+    """True where a built notebook no longer is what was built."""
+    if not path.exists():
+        return False
+    notebook = nbformat.read(path, as_version=4)
+    return notebook.metadata.get("course", {}).get("built") != fingerprint(notebook)
+
+
+def execute(notebook, folder):
+    """Runs all cells in a fresh kernel in `folder`, keeping their outputs.
+
+    Raises nbclient's CellExecutionError where a cell fails.
+    """
+    metadata = copy.deepcopy(notebook.metadata)
+    NotebookClient(
+        notebook,
+        timeout=CELL_TIMEOUT,
+        record_timing=False,  # times of day, which change in every run
+        resources={"metadata": {"path": str(folder)}},
+    ).execute()
+    notebook.metadata = metadata  # nbclient adds this machine's version of Python
+    for cell in notebook.cells:
+        for output in cell.get("outputs", []):
+            if output.output_type == "stream":  # what a progress bar overwrote is gone on a screen
+                lines = output.text.split("\n")
+                output.text = "\n".join(line.split("\r")[-1] for line in lines)
+
+
+def clear_outputs(notebook):
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            cell.outputs, cell.execution_count = [], None
+
+
+def write(notebook, path):
+    path.parent.mkdir(exist_ok=True)
+    nbformat.validate(notebook)
+    path.write_text(nbformat.writes(notebook) + "\n", encoding="utf-8", newline="\n")
+
+
+def drift(root=ROOT):
+    """The notebooks and solutions that differ from what their lessons give, as messages."""
+    found = []
+    lessons = sorted((root / "lessons").glob("*.py"))
+    for path in lessons:
+        lesson = read_lesson(path)
+        for folder, version in (("notebooks", student_version), ("solutions", solution_version)):
+            built = root / folder / f"{path.stem}.ipynb"
+            if not built.exists():
+                found.append(f"{folder}/{built.name} is missing")
+                continue
+            notebook = nbformat.read(built, as_version=4)
+            if folder == "solutions":
+                clear_outputs(notebook)
+            if notebook != version(lesson):
+                found.append(f"{folder}/{built.name} is not what lessons/{path.name} gives")
+    names = {path.stem for path in lessons}
+    for folder in ("notebooks", "solutions"):
+        for built in sorted((root / folder).glob("*.ipynb")):
+            if built.stem not in names:
+                found.append(f"{folder}/{built.name} has no lesson")
+    return found
+
+
+def build(root=ROOT, names=(), execute_all=False, force=False):
+    """Writes notebooks/ and solutions/; runs the solutions that are new, changed or asked for.
+
+    Raises FileExistsError rather than overwrite a student's notebook that somebody edited.
+    """
+    chosen = [p for p in sorted((root / "lessons").glob("*.py")) if not names or p.stem in names]
+    unknown = set(names) - {path.stem for path in chosen}
+    if unknown:
+        raise ValueError(f"no lesson is called {', '.join(sorted(unknown))}")
+    for path in chosen:
+        lesson = read_lesson(path)
+        target = root / "notebooks" / f"{path.stem}.ipynb"
+        if edited_by_hand(target) and not force:
+            raise FileExistsError(
+                f"{target.relative_to(root)} holds edits that are not in {path.relative_to(root)}: "
+                "move it away to keep them, or build with --force to lose them"
+            )
+        write(student_version(lesson), target)
+        solution, target = solution_version(lesson), root / "solutions" / f"{path.stem}.ipynb"
+        if not execute_all and target.exists():
+            before = nbformat.read(target, as_version=4)
+            if sources(before) == sources(solution):
+                print(f"{path.stem}: unchanged")
+                continue
+        print(f"{path.stem}: running the solution ...", end=" ", flush=True)
+        started = time.perf_counter()
+        execute(solution, target.parent)
+        write(solution, target)
+        print(f"{time.perf_counter() - started:.0f} s")
+
+
+def main():
+    parser = argparse.ArgumentParser(prog="python -m course.build", description=__doc__)
+    parser.add_argument("names", nargs="*", help="lessons to build, such as 01_vit (default: all)")
+    parser.add_argument("--check", action="store_true", help="write nothing; exit 1 on differences")
+    parser.add_argument("--execute", action="store_true", help="run every solution, changed or not")
+    parser.add_argument("--force", action="store_true", help="overwrite notebooks edited by hand")
+    options = parser.parse_args()
+    if options.check:
+        found = drift()
+        sys.exit("\n".join([*found, "run `make build`"]) if found else 0)
+    try:
+        build(names=options.names, execute_all=options.execute, force=options.force)
+    except (ValueError, FileExistsError) as error:
+        sys.exit(str(error))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,278 @@
+"""Compares an answer with the reference by value, and names the mistake behind a difference."""
+
+import copy
+import itertools
+import zlib
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.overrides import TorchFunctionMode
+
+from course.checking import CheckFailed, students_code
+
+TOLERANCE = 2e-5  # of the largest expected value: float32, summed in another order
+
+
+def compare(answer, reference, inputs, mistakes, orders=None, also_right=(), **arguments):
+    """Proves that `answer(**arguments)` computes what `reference(**arguments)` does.
+
+    Both get the same random weights, whatever the names and the order of the answer's parameters,
+    and are compared in eval mode and in train mode. Returns what was proven, as text.
+
+    inputs: a batch, [B, ...].
+    mistakes: pairs (hint, edit), where `edit` puts a typical mistake into a copy of the reference.
+    orders: function from the reference and the answer to lists of (kind, tensor), the orders in
+        which the reference's parameters may stand there; by default its children in every order.
+    also_right: edits that make other versions of the reference, just as right.
+
+    Raises CheckFailed, with the hint of the first mistake that does what the answer does.
+    """
+    call = f"{reference.__name__}({', '.join(f'{k}={v}' for k, v in arguments.items())})"
+    with students_code(call):
+        student = answer(**arguments)
+    if not isinstance(student, nn.Module):
+        raise CheckFailed(f"{call} gives a nn.Module", f"a {type(student).__name__}")
+
+    original = reference(**arguments)
+    _randomise(original)
+    candidates = [original, *(_edited(original, edit) for edit in also_right)]
+    candidates = [right for right in candidates if _count(right) == _count(student)]
+    if not candidates:
+        raise _parameters_differ(student, original, mistakes)
+
+    attempts = []  # (expected outputs, what came), one for each way to pour the weights
+    for right in candidates:
+        expected = _run(copy.deepcopy(right), inputs)  # a copy: train mode moves the statistics
+        for parameters in (orders or _children_in_every_order)(right, student):
+            _pour(parameters, right, student)
+            with students_code(f"{call} on a batch {list(inputs.shape)}"):
+                came = _run(student, inputs)
+            if _same(came, expected):
+                return _proof(student, came)
+            attempts.append((expected, came))
+    wrong = [
+        (hint, _outputs_or_none(_edited(right, edit), inputs))
+        for right in candidates
+        for hint, edit in mistakes
+        if _shapes(in_order(_edited(right, edit))) == _shapes(in_order(right))
+    ]
+    raise _values_differ(attempts, wrong)
+
+
+# The same weights for both
+
+
+def _randomise(module):
+    """Draws every parameter and statistic at random: zeros and ones would hide mistakes."""
+    for name, tensor in itertools.chain(module.named_parameters(), module.named_buffers()):
+        if not tensor.is_floating_point():
+            continue
+        with torch.no_grad():
+            if tensor.ndim > 1:
+                tensor.normal_(std=1.5 * tensor[0].numel() ** -0.5)
+            elif name.endswith(("weight", "running_var")):
+                tensor.uniform_(0.5, 1.5)
+            else:
+                tensor.normal_(std=0.3)
+
+
+def in_order(*modules):
+    """The parameters of the modules in order, each with what it is: [((owner, name), tensor)]."""
+    return [
+        ((type(owner).__name__, name), parameter)
+        for module in modules
+        for owner in module.modules()
+        for name, parameter in owner.named_parameters(recurse=False)
+    ]
+
+
+def _children_in_every_order(module, student):
+    own = in_order(module)[: len(list(module.parameters(recurse=False)))]
+    children = [child for child in module.children() if _count(child)]
+    if len(children) > 4:  # too many to try: they are told apart by their shapes
+        return [in_order(module)]
+    return [own + in_order(*order) for order in itertools.permutations(children)]
+
+
+@torch.no_grad()
+def _pour(parameters, right, student):
+    """Gives the student's module the parameters, in that order, and the statistics of `right`."""
+    targets = in_order(student)
+    if _shapes(parameters) == _shapes(targets):
+        _copy(parameters, targets)
+    else:  # other layers, such as one for query, key and value together: as one long vector
+        vector = torch.cat([tensor.flatten() for _, tensor in parameters])
+        nn.utils.vector_to_parameters(vector, [tensor for _, tensor in targets])
+    statistics, theirs = _statistics(right), _statistics(student)
+    if _shapes(statistics) == _shapes(theirs):
+        _copy(statistics, theirs)
+
+
+def _copy(sources, targets):
+    """Copies each source to the first target of its shape, of its kind if there is one."""
+    sources = list(sources)
+    for kind, target in targets:
+        fitting = [i for i, source in enumerate(sources) if _shape(source[1]) == _shape(target)]
+        best = min(fitting, key=lambda i: sources[i][0] != kind)
+        target.copy_(sources.pop(best)[1].reshape(target.shape))
+
+
+def _statistics(module):
+    return [
+        (name.split(".")[-1], buffer)
+        for name, buffer in module.named_buffers()
+        if buffer.is_floating_point()
+    ]
+
+
+def _shape(tensor):
+    return [length for length in tensor.shape if length > 1]
+
+
+def _shapes(tensors):
+    return sorted(_shape(tensor) for _, tensor in tensors)
+
+
+def _count(module):
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def _edited(module, edit):
+    module = copy.deepcopy(module)
+    edit(module)
+    return module
+
+
+# What they return
+
+
+class SameDropout(TorchFunctionMode):
+    """Makes dropout drop the same units every time, so that two modules can be compared in train
+    mode: the mask follows from the last two lengths alone, [N, N] for attention or [N, D]."""
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        if func in (F.dropout, torch.dropout):
+            return self.dropout(*args, **kwargs)
+        if func is F.scaled_dot_product_attention and kwargs.get("dropout_p"):
+            return self.attention(*args, **kwargs)
+        return func(*args, **kwargs)
+
+    @staticmethod
+    def dropout(input, p=0.5, training=True, inplace=False, train=None):
+        if not (training if train is None else train):
+            return input
+        seed = zlib.crc32(repr(tuple(input.shape[-2:])).encode())
+        kept = torch.rand(input.shape[-2:], generator=torch.Generator().manual_seed(seed)) >= p
+        return input * kept / (1 - p)
+
+    def attention(self, query, key, value, attn_mask=None, dropout_p=0.0, scale=None):
+        scale = query.shape[-1] ** -0.5 if scale is None else scale
+        scores = query @ key.transpose(-2, -1) * scale
+        weights = (scores if attn_mask is None else scores + attn_mask).softmax(dim=-1)
+        return self.dropout(weights, dropout_p) @ value
+
+
+def _run(module, inputs):
+    """Outputs in eval mode, then in train mode, where running statistics change."""
+    outputs = {}
+    for mode in ("eval", "train"):
+        module.train(mode == "train")
+        with SameDropout():
+            outputs[mode] = module(inputs.clone())
+        if not isinstance(outputs[mode], torch.Tensor):
+            kind = type(outputs[mode]).__name__
+            likely = "`forward` has no `return`" if outputs[mode] is None else ""
+            raise CheckFailed("`forward` returns a tensor", f"a {kind}", likely)
+    return outputs
+
+
+def _outputs_or_none(module, inputs):
+    try:
+        return _run(module, inputs)
+    except (RuntimeError, ValueError):  # a mistake may well end in shapes that do not fit
+        return None
+
+
+def _close(a, b):
+    return a.shape == b.shape and bool((a - b).abs().max() <= TOLERANCE * b.abs().max())
+
+
+def _same(a, b):
+    return all(_close(a[mode], b[mode]) for mode in b)
+
+
+def _proof(student, came):
+    came["train"].square().sum().backward()
+    unreached = [name for name, p in student.named_parameters() if p.grad is None]
+    if unreached:
+        raise CheckFailed(
+            "a gradient for every parameter",
+            f"none for {', '.join(unreached)}",
+            "a `.detach()`, a `.data` or `torch.no_grad()` stands in the way",
+        )
+    return (
+        f"shape {list(came['eval'].shape)}, {_count(student):,} parameters, "
+        "the reference's values with the same weights, gradients everywhere."
+    )
+
+
+# What went wrong
+
+
+def _parameters_differ(student, original, mistakes):
+    shapes, theirs = _shapes(in_order(original)), _shapes(in_order(student))
+    likely = next(
+        (hint for hint, edit in mistakes if _shapes(in_order(_edited(original, edit))) == theirs),
+        "",
+    )
+    missing, extra = _difference(shapes, theirs), _difference(theirs, shapes)
+    came = f"{_count(student):,}"
+    if missing:
+        came += f"; missing: {', '.join(map(str, missing))}"
+    if extra:
+        came += f"; not expected: {', '.join(map(str, extra))}"
+    return CheckFailed(f"{_count(original):,} parameters", came, likely)
+
+
+def _difference(a, b):
+    b = list(b)
+    return [shape for shape in a if shape not in b or b.remove(shape)]
+
+
+def _values_differ(attempts, wrong):
+    for expected, came in attempts:
+        mistakes = [
+            *wrong,
+            ("dropout is at work in eval mode too", {"eval": expected["train"]}),
+            ("nothing is dropped in train mode", expected | {"train": expected["eval"]}),
+        ]
+        for hint, outputs in mistakes:
+            if outputs and _same(came, outputs):
+                return _difference_shown(expected, came, hint)
+    return _difference_shown(*min(attempts, key=_distance))
+
+
+def _distance(attempt):
+    expected, came = attempt
+    return sum(
+        (came[m] - expected[m]).abs().max().item() if came[m].shape == expected[m].shape else 1e9
+        for m in expected
+    )
+
+
+def _difference_shown(expected, came, likely=""):
+    mode = next(mode for mode in expected if not _close(came[mode], expected[mode]))
+    right, answer = expected[mode].detach(), came[mode].detach()
+    if right.shape != answer.shape:
+        return CheckFailed(f"shape {list(right.shape)}", f"shape {list(answer.shape)}", likely)
+    difference = (answer - right).abs()
+    index = [i.item() for i in torch.unravel_index(difference.argmax(), right.shape)]
+    off = (difference > TOLERANCE * right.abs().max()).float().mean().item()
+    where = f"at {index}" + (", in train mode" if mode == "train" else "")
+    return CheckFailed(
+        f"{right[tuple(index)]:.4f} {where}",
+        f"{answer[tuple(index)]:.4f}; {off:.0%} of the values differ",
+        likely,
+    )

@@ -1,0 +1,119 @@
+"""The figures that more than one lesson draws. Each function returns its matplotlib figure.
+
+Colours are Okabe and Ito's, which people with any colour vision tell apart; maps use "viridis".
+"""
+
+import matplotlib.pyplot as plt
+import torch
+from matplotlib.patches import Rectangle
+
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+MARKERS = ("o", "s", "^", "D", "v", "P")
+
+
+def to_pixels(image):
+    """uint8 [3, H, W] -> [H, W, 3] for matplotlib."""
+    return image.permute(1, 2, 0).cpu().numpy()
+
+
+def show_images(images, titles=None, columns=6):
+    """A grid of uint8 images [N, 3, H, W] with their titles."""
+    rows = -(-len(images) // columns)
+    figure, axes = plt.subplots(
+        rows, columns, figsize=(1.7 * columns, 2 * rows), squeeze=False, layout="constrained"
+    )
+    for axis in axes.flat:
+        axis.axis("off")
+    for index, (axis, image) in enumerate(zip(axes.flat, images, strict=False)):
+        axis.imshow(to_pixels(image))
+        if titles is not None:
+            axis.set_title(titles[index], fontsize=9)
+    return figure
+
+
+def show_patches(image, patch_size):
+    """An image uint8 [3, H, W] with its patch grid, and beside it the patches taken apart."""
+    grid = image.shape[-1] // patch_size
+    figure = plt.figure(figsize=(9, 4), layout="constrained")
+    left, right = figure.subfigures(1, 2)
+    axis = left.subplots()
+    axis.imshow(to_pixels(image))
+    lines = [patch_size * i - 0.5 for i in range(1, grid)]
+    axis.hlines(lines, -0.5, image.shape[-1] - 0.5, colors="white", linewidths=1)
+    axis.vlines(lines, -0.5, image.shape[-2] - 0.5, colors="white", linewidths=1)
+    axis.set(title=f"an image, {image.shape[-2]} x {image.shape[-1]} pixels", xticks=[], yticks=[])
+    patches = image.unfold(1, patch_size, patch_size).unfold(2, patch_size, patch_size)
+    for index, axis in enumerate(right.subplots(grid, grid).flat):
+        axis.imshow(to_pixels(patches[:, index // grid, index % grid]))
+        axis.axis("off")
+    right.suptitle(f"its {grid * grid} patches, {patch_size} x {patch_size} pixels each")
+    return figure
+
+
+def show_attention(image, weights, query):
+    """Where one token looks: its row of attention weights over the patches of an image.
+
+    image: uint8 [3, H, W]; weights: [N, N] of a square grid of patches, rows sum to 1;
+    query: the token that looks, 0 .. N - 1, outlined.
+    """
+    weights = weights.detach().cpu()
+    grid = round(len(weights) ** 0.5)
+    side = image.shape[-1] / grid
+    row, column = divmod(query, grid)
+    figure, (left, right) = plt.subplots(1, 2, figsize=(8, 3.6), layout="constrained")
+    left.imshow(to_pixels(image))
+    left.set_title(f"token {query} looks ...")
+    looked_at = right.imshow(
+        weights[query].reshape(grid, grid), extent=(0, image.shape[-1], image.shape[-2], 0)
+    )
+    right.set_title(f"... here (1/{len(weights)} = {1 / len(weights):.3f} would be even)")
+    figure.colorbar(looked_at, ax=right, label="attention weight")
+    for axis, offset in ((left, -0.5), (right, 0)):
+        corner = (column * side + offset, row * side + offset)
+        outline = {"edgecolor": COLOURS[1], "linewidth": 2.5, "fill": False}
+        axis.add_patch(Rectangle(corner, side, side, **outline))
+        axis.set(xticks=[], yticks=[])
+    return figure
+
+
+def show_losses(histories, smooth=20):
+    """Training loss by step for each name in `histories`, as a running mean over `smooth` steps."""
+    figure, axis = plt.subplots(figsize=(7, 3.5), layout="constrained")
+    for (name, history), colour in zip(histories.items(), COLOURS, strict=False):
+        losses = torch.tensor(history.losses)
+        width = min(smooth, len(losses))
+        means = losses.unfold(0, width, 1).mean(dim=1)
+        axis.plot(range(width, len(losses) + 1), means, color=colour, label=name)
+    axis.set(xlabel="step", ylabel=f"cross-entropy, mean of {smooth} steps")
+    axis.grid(alpha=0.3)
+    axis.legend()
+    return figure
+
+
+def show_shape_texture(paths):
+    """Shape accuracy against texture accuracy on held-out images, after each epoch.
+
+    paths: for each model's name a list of (shape accuracy, texture accuracy), each in [0, 1].
+    """
+    figure, axis = plt.subplots(figsize=(5.5, 5), layout="constrained")
+    for (name, path), colour, marker in zip(paths.items(), COLOURS, MARKERS, strict=False):
+        shape, texture = zip(*path, strict=True)
+        axis.plot(
+            [100 * t for t in texture],
+            [100 * s for s in shape],
+            color=colour,
+            marker=marker,
+            label=name,
+        )
+    axis.plot([0, 100], [0, 100], color="grey", linestyle=":", label="both alike")
+    axis.plot(10, 10, color="black", marker="x", linestyle="", label="chance")
+    axis.set(
+        xlabel="texture accuracy (%)",
+        ylabel="shape accuracy (%)",
+        xlim=(0, 102),
+        ylim=(0, 102),
+        aspect="equal",
+    )
+    axis.grid(alpha=0.3)
+    axis.legend(loc="upper left")
+    return figure

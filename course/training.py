@@ -1,0 +1,193 @@
+"""The training loop of every lesson: `fit`, `evaluate`, and what a run will cost, `estimate`."""
+
+import copy
+import itertools
+import math
+import sys
+import time
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from tqdm import tqdm
+
+
+class Evaluation(NamedTuple):
+    """Mean cross-entropy, share of right answers in [0, 1], and the predicted classes [N]."""
+
+    loss: float
+    accuracy: float
+    predictions: Tensor
+
+
+@dataclass
+class Epoch:
+    """Means over one pass through the training data; accuracies in [0, 1]."""
+
+    loss: float
+    accuracy: float
+    seconds: float
+    held_out: Evaluation | None = None
+
+    def __str__(self):
+        line = f"Loss: {self.loss:.4f} | Acc: {self.accuracy:.4f} | Time: {self.seconds:.1f}s"
+        if self.held_out is not None:
+            line += f" | Held-out acc: {self.held_out.accuracy:.4f}"
+        return line
+
+
+@dataclass
+class History:
+    """What a run was like: the loss of every step, and every epoch."""
+
+    losses: list[float] = field(default_factory=list)
+    epochs: list[Epoch] = field(default_factory=list)
+
+
+def pick_device():
+    """The best device at hand: "cuda", then "mps", then "cpu"."""
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def fit(
+    model,
+    train,
+    held_out=None,
+    *,
+    epochs=None,
+    steps=None,
+    batch_size=32,
+    lr=3e-4,
+    seed=0,
+    device=None,
+):
+    """Trains `model` with Adam on cross-entropy and returns the `History`.
+
+    train, held_out: `course.data.ImageData`. The run lasts `epochs` passes or, where that is given
+    instead, `steps` batches. It is the same run for the same `seed`, and shows one line an epoch.
+    Ctrl-C ends it early and keeps what has been learned.
+
+    Raises ValueError for a model whose logits do not fit the classes, and FloatingPointError when
+    the loss stops being a number.
+    """
+    if (epochs is None) == (steps is None):
+        raise ValueError("say how long to train: either epochs=... or steps=...")
+    if steps is None:
+        steps = epochs * math.ceil(len(train) / batch_size)
+    device = device or pick_device()
+    print(f"Training on {device}: {steps:,} steps of {batch_size} images")
+    torch.manual_seed(seed)
+    model.to(device)
+    optimizer = torch.optim.Adam(model.parameters(), lr=lr)
+    history = History()
+    try:
+        for epoch in itertools.count(1):
+            left = steps - len(history.losses)
+            if left <= 0:
+                break
+            result = _one_epoch(
+                model, train, optimizer, history, epoch, left, batch_size, seed, device
+            )
+            if held_out is not None:
+                result.held_out = evaluate(model, held_out, device=device)
+            print(f"Epoch {epoch} | {result}")
+    except KeyboardInterrupt:
+        done = len(history.losses)
+        print(f"Stopped after {done:,} of {steps:,} steps; the model keeps what it learned so far.")
+    return history
+
+
+def _one_epoch(model, train, optimizer, history, epoch, left, batch_size, seed, device):
+    """At most `left` steps through the training data, appended to `history`."""
+    model.train()
+    started = time.perf_counter()
+    loss_sum = correct = seen = 0
+    batches = train.batches(batch_size, shuffle=True, seed=seed + epoch, device=device)
+    total = min(left, math.ceil(len(train) / batch_size))
+    with progress(total, f"Epoch {epoch}") as bar:
+        for images, targets in itertools.islice(batches, total):
+            logits = model(images)
+            require_logits(logits, len(train.classes))
+            loss = F.cross_entropy(logits, targets)
+            if not math.isfinite(loss.item()):
+                raise FloatingPointError(
+                    f"the loss is {loss.item()} at step {len(history.losses) + 1}: "
+                    f"try a smaller learning rate than {optimizer.param_groups[0]['lr']:g}, "
+                    "and check the images for values that are not finite"
+                )
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            history.losses.append(loss.item())
+            loss_sum += loss.item() * len(targets)
+            correct += (logits.argmax(dim=1) == targets).sum().item()
+            seen += len(targets)
+            bar.set_postfix_str(f"loss {loss.item():.3f}", refresh=False)
+            bar.update()
+    history.epochs.append(Epoch(loss_sum / seen, correct / seen, time.perf_counter() - started))
+    return history.epochs[-1]
+
+
+@torch.no_grad()
+def evaluate(model, data, *, batch_size=256, device=None):
+    """The `Evaluation` of `model` on all of `data`, in eval mode; the model's mode stays as it was.
+
+    `device` is by default the one that the model is on.
+    """
+    device = device or next(model.parameters()).device
+    was_training = model.training
+    model.to(device).eval()
+    loss_sum, predictions = 0.0, []
+    with progress(math.ceil(len(data) / batch_size), "Evaluating") as bar:
+        for images, targets in data.batches(batch_size, device=device):
+            logits = model(images)
+            require_logits(logits, len(data.classes))
+            loss_sum += F.cross_entropy(logits, targets, reduction="sum").item()
+            predictions.append(logits.argmax(dim=1).cpu())
+            bar.update()
+    model.train(was_training)
+    predictions = torch.cat(predictions)
+    accuracy = (predictions == data.targets.cpu()).float().mean().item()
+    return Evaluation(loss_sum / len(data), accuracy, predictions)
+
+
+def estimate(model, train, *, epochs, batch_size=32, device=None):
+    """Seconds that `fit` would take, from two steps of a copy of the model; also printed."""
+    device = device or pick_device()
+    steps = math.ceil(len(train) / batch_size)
+    model = copy.deepcopy(model).to(device).train()
+    for images, targets in itertools.islice(train.batches(batch_size, device=device), 2):
+        started = time.perf_counter()  # the first step warms up, the second one counts
+        F.cross_entropy(model(images), targets).backward()
+        next(model.parameters()).grad.sum().item()  # waits for the device
+    seconds = (time.perf_counter() - started) * steps * epochs
+    print(
+        f"{epochs} epochs of {steps:,} steps on {device}: about {in_words(seconds)}. "
+        "Interrupt the kernel to stop early; the model keeps what it has learned."
+    )
+    return seconds
+
+
+def in_words(seconds):
+    """A duration as one reads it: "40 s", "12 min", "3.5 h"."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
+
+
+def progress(total, description):
+    """A progress bar that vanishes when it is done."""
+    return tqdm(total=total, desc=description, leave=False, mininterval=0.5, file=sys.stdout)
+
+
+def require_logits(logits, num_classes):
+    """Raises ValueError unless `logits` is [B, num_classes]."""
+    if logits.ndim != 2 or logits.shape[1] != num_classes:
+        raise ValueError(
+            f"the model gives {list(logits.shape)}, but the data has {num_classes} classes: "
+            f"build it with num_classes={num_classes}"
+        )

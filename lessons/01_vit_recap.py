@@ -1,0 +1,512 @@
+# %% [markdown]
+# # Lesson 1 · A Vision Transformer in five pieces
+#
+# CoAtNet marries convolution and attention. Before the wedding we meet the second half of the
+# couple: you build a **Vision Transformer** (ViT) piece by piece, look at what each piece does, and
+# find out at the end what it lacks. Everything after this lesson is about supplying just that.
+#
+# You need PyTorch's `nn.Module`, `nn.Linear` and broadcasting. Plan on **75 minutes**.
+#
+# How a lesson works:
+#
+# - Cells with **TODO** are yours. Replace `pass  # your code here` by code.
+# - The one-line cell below each exercise checks it. It compares *values*, not just shapes: your
+#   class and a reference get the same random weights and must return the same numbers. Names and
+#   style are up to you.
+# - Stuck? Unfold the hints: first a nudge, then nearly the answer. Or go on: every other cell falls
+#   back on the reference until your own version passes.
+#
+# Shapes are written like `[B, N, D]`: **B** images, **N** tokens, **D** features a token.
+
+# %%
+FULL = False  # True: train on CIFAR-100 for 50 epochs at the end (hours; it says how many first)
+
+import matplotlib.pyplot as plt
+import torch
+from torch import nn
+
+from course import plots, training
+from course.checking import yours
+from course.checks import lesson01 as check
+from course.data import load_data, shape_texture_accuracy
+from vit import ClassificationHead
+
+train, test = load_data("cifar100" if FULL else "shapetexture100")
+print(f"{len(train):,} images to train, {len(test):,} to test, {len(train.classes)} classes")
+
+# %% [markdown]
+# The images are the course's own: each class is one of 10 **shapes** (how five discs are arranged
+# over the whole image) with one of 10 **textures** (what fills each disc). You see a texture by
+# looking at any one disc; for the shape you have to look at all five. Remember this: it will tell
+# apart models that look *closely* from models that look *around*.
+
+# %%
+plots.show_images(train.images[:12], [train.classes[t] for t in train.targets[:12]])
+# %% [markdown]
+# ## 1 · From an image to tokens
+#
+# A transformer reads a *sequence of vectors*. A ViT makes one from an image in the plainest way
+# there is: cut the image into square patches, and send the pixels $x_i$ of each patch through one
+# and the same linear map,
+#
+# $$z_i = E\,x_i + b, \qquad x_i \in \mathbb{R}^{C p^2},\quad z_i \in \mathbb{R}^{D}.$$
+#
+# Patches are numbered like words on a page: row by row from the top left.
+
+# %%
+plots.show_patches(train.images[0], patch_size=8)
+
+# %% [markdown]
+# ### Exercise 1 · Patch embedding (15 min, ★☆☆)
+#
+# "The same linear map for every patch" is what a convolution does whose kernel is as large as a
+# patch and whose stride takes it from patch to patch without overlap. It returns a grid; the
+# transformer wants a list.
+#
+# <details><summary>Hint 1: the convolution</summary>
+#
+# `nn.Conv2d(in_channels, num_hiddens, kernel_size=..., stride=...)`: both are `patch_size`.
+# Its result is `[B, D, rows, columns]`.
+# </details>
+#
+# <details><summary>Hint 2: from grid to list</summary>
+#
+# `x.flatten(2)` joins all axes from number 2 on: `[B, D, N]`. `x.transpose(1, 2)` swaps two axes:
+# `[B, N, D]`. A `reshape` to `[B, N, D]` has the right shape too, and scrambles the image: try it,
+# and read what the check says.
+# </details>
+
+
+# %% tags=["exercise"]
+class PatchEmbedding(nn.Module):
+    """[B, in_channels, img_size, img_size] -> [B, num_patches, num_hiddens]"""
+
+    def __init__(self, img_size, patch_size, num_hiddens, in_channels=3):
+        super().__init__()
+        # TODO: self.num_patches, the number of patches in an image
+        # TODO: a nn.Conv2d that maps each patch to num_hiddens features
+        ### BEGIN SOLUTION
+        self.num_patches = (img_size // patch_size) ** 2
+        self.proj = nn.Conv2d(in_channels, num_hiddens, kernel_size=patch_size, stride=patch_size)
+        ### END SOLUTION
+
+    def forward(self, x):
+        # TODO: apply it, and turn the grid into a list: row by row, one token a patch
+        ### BEGIN SOLUTION
+        x = self.proj(x)  # [B, D, rows, columns]
+        return x.flatten(2).transpose(1, 2)  # [B, N, D]
+        ### END SOLUTION
+
+
+# %% tags=["check"]
+check.patch_embedding(PatchEmbedding)
+
+# %%
+torch.manual_seed(0)
+embed = yours(PatchEmbedding)(img_size=56, patch_size=8, num_hiddens=64)
+tokens = embed(train.normalise(train.images[:1])).detach()
+print("image ", list(train.images[:1].shape), "=", train.images[0].numel(), "numbers")
+print("tokens", list(tokens.shape), "=", tokens[0].numel(), "numbers")
+
+# %% [markdown]
+# ## 2 · One attention head
+#
+# Now the tokens talk. Each token $x_i$ asks a question (a **query** $q_i$), offers a description
+# of itself (a **key** $k_i$), and has something to say (a **value** $v_i$). Query $i$ is compared with all keys;
+# a softmax turns the comparisons into shares; the result is the values, averaged by these shares:
+#
+# $$
+# A_{ij} = \operatorname*{softmax}_{j} \left( \frac{q_i \cdot k_j}{\sqrt{d}} \right), \qquad
+# y_i = \sum_j A_{ij} \, v_j .
+# $$
+#
+# Two details carry all the weight. The softmax runs over $j$, the keys, so that each *row* of $A$
+# sums to 1. And the scores are divided by $\sqrt{d}$, with $d$ the width of the **head**: a dot
+# product of $d$ random numbers grows like $\sqrt{d}$, and a softmax over large numbers picks one
+# winner and has almost no gradient. See for yourself:
+
+# %%
+torch.manual_seed(0)
+query, keys = torch.randn(64), torch.randn(49, 64)  # one query, 49 keys, d = 64
+scores = keys @ query
+print(f"largest of 49 shares, not scaled: {scores.softmax(dim=0).max():.2f}")
+print(f"largest of 49 shares, scaled:     {(scores / 64**0.5).softmax(dim=0).max():.2f}")
+
+# %% [markdown]
+# ### Exercise 2 · Attention head (15 min, ★★☆)
+#
+# Write the two equations as two methods: `attention` for $A$, `forward` for $y$. Dropout is applied
+# to $A$: in training, a token sometimes overlooks another.
+#
+# <details><summary>Hint 1: what goes into __init__</summary>
+#
+# Three `nn.Linear(dim, head_dim, bias=False)`, for query, key and value; a `nn.Dropout(dropout)`;
+# and the scale, `head_dim**-0.5`.
+# </details>
+#
+# <details><summary>Hint 2: all dot products at once</summary>
+#
+# With `q` and `k` both `[B, N, head_dim]`, `q @ k.transpose(-2, -1)` is `[B, N, N]`: row = query,
+# column = key. Scale it, then `.softmax(dim=-1)`. In `forward`, `attention @ v`.
+# </details>
+
+
+# %% tags=["exercise"]
+class AttentionHead(nn.Module):
+    """[B, N, dim] -> [B, N, head_dim]"""
+
+    def __init__(self, dim, head_dim, dropout=0.1):
+        super().__init__()
+        # TODO: three linear maps without bias, for query, key and value; the scale; dropout
+        ### BEGIN SOLUTION
+        self.query = nn.Linear(dim, head_dim, bias=False)
+        self.key = nn.Linear(dim, head_dim, bias=False)
+        self.value = nn.Linear(dim, head_dim, bias=False)
+        self.scale = head_dim**-0.5
+        self.dropout = nn.Dropout(dropout)
+        ### END SOLUTION
+
+    def attention(self, x):
+        # TODO: the weights A, [B, N, N]: compare queries with keys, scale, softmax
+        ### BEGIN SOLUTION
+        scores = self.query(x) @ self.key(x).transpose(-2, -1)  # [B, N, N]
+        return (scores * self.scale).softmax(dim=-1)
+        ### END SOLUTION
+
+    def forward(self, x):
+        # TODO: average the values by the weights, after dropout
+        ### BEGIN SOLUTION
+        return self.dropout(self.attention(x)) @ self.value(x)  # [B, N, head_dim]
+        ### END SOLUTION
+
+
+# %% tags=["check"]
+check.attention_head(AttentionHead)
+
+# %% [markdown]
+# Here is your head at work. It has learned nothing yet: the patch in the middle looks where the dice
+# of the initial weights send it. Each patch with the same pixels gets the same share, since the head
+# sees *what* a token is and not *where*. Change `query` and run the cell again.
+
+# %%
+torch.manual_seed(1)
+head = yours(AttentionHead)(dim=64, head_dim=16)
+weights = head.attention(tokens)[0]  # [N, N]
+plots.show_attention(train.images[0], weights, query=24)
+
+# %% [markdown]
+# ## 3 · Several heads
+#
+# One head has one way of looking. A block has $h$ heads side by side, each with its own three maps
+# and its own slice of the width, $d = D / h$. Their results are concatenated, head after head, and
+# a last linear map $W_o$ lets them mix:
+#
+# $$\operatorname{MultiHead}(x) = W_o\,[\,\text{head}_1(x);\ \dots;\ \text{head}_h(x)\,] + b_o.$$
+#
+# ### Exercise 3 · Multi-head attention (10 min, ★☆☆)
+#
+# Use your `AttentionHead`. PyTorch only finds parameters of modules that stand in an attribute, a
+# `nn.Sequential` or a `nn.ModuleList`; in a plain list they would be forgotten, and never trained.
+#
+# <details><summary>Hint 1: the heads</summary>
+#
+# `nn.ModuleList(AttentionHead(...) for _ in range(num_heads))`, each of width
+# `num_hiddens // num_heads`. Hand `dropout` on.
+# </details>
+#
+# <details><summary>Hint 2: joining them</summary>
+#
+# `torch.cat([head(x) for head in self.heads], dim=-1)`, then `nn.Linear(num_hiddens, num_hiddens)`.
+# </details>
+
+
+# %% tags=["exercise"]
+class MultiHeadAttention(nn.Module):
+    """[B, N, num_hiddens] -> [B, N, num_hiddens]"""
+
+    def __init__(self, num_hiddens, num_heads, dropout=0.1):
+        super().__init__()
+        # TODO: num_heads heads that share the width evenly, and a projection
+        ### BEGIN SOLUTION
+        head_dim = num_hiddens // num_heads
+        self.heads = nn.ModuleList(
+            AttentionHead(num_hiddens, head_dim, dropout) for _ in range(num_heads)
+        )
+        self.proj = nn.Linear(num_hiddens, num_hiddens)
+        ### END SOLUTION
+
+    def forward(self, x):
+        # TODO: concatenate what the heads return, and project
+        ### BEGIN SOLUTION
+        x = torch.cat([head(x) for head in self.heads], dim=-1)  # [B, N, D]
+        return self.proj(x)
+        ### END SOLUTION
+
+
+# %% tags=["check"]
+check.multi_head(MultiHeadAttention)
+
+# %% [markdown]
+# What do more heads cost? Guess before you run this.
+
+# %%
+for num_heads in (1, 2, 4, 8, 16):
+    attention = yours(MultiHeadAttention)(num_hiddens=64, num_heads=num_heads)
+    count = sum(parameter.numel() for parameter in attention.parameters())
+    print(f"{num_heads:2} heads of width {64 // num_heads:2}: {count:,} parameters")
+
+# %% [markdown]
+# ## 4 · The encoder block
+#
+# Attention moves information *between* tokens. A small MLP then works on each token by itself:
+# widen, GELU, narrow. Around both goes the same pattern: **norm before, residual around**,
+#
+# $$
+# \begin{aligned}
+# x' &= x + \operatorname{MultiHead}(\operatorname{LN}(x)) \\
+# x'' &= x' + \operatorname{MLP}(\operatorname{LN}(x')) .
+# \end{aligned}
+# $$
+#
+# The residual path from input to output stays free of norms ("pre-norm"). The original transformer
+# put the norm after the sum; pre-norm trains deep stacks with less care.
+#
+# ### Exercise 4 · Feed-forward (5 min, ★☆☆)
+#
+# Linear to `mlp_dim`, GELU, dropout, linear back, dropout.
+#
+# <details><summary>Hint</summary>
+#
+# All five are modules: `nn.Linear`, `nn.GELU()`, `nn.Dropout(dropout)`. A `nn.Sequential` takes them
+# in order.
+# </details>
+
+
+# %% tags=["exercise"]
+class FeedForward(nn.Module):
+    """[B, N, num_hiddens] -> [B, N, num_hiddens]"""
+
+    def __init__(self, num_hiddens, mlp_dim, dropout=0.1):
+        super().__init__()
+        # TODO: linear, GELU, dropout, linear, dropout
+        ### BEGIN SOLUTION
+        self.net = nn.Sequential(
+            nn.Linear(num_hiddens, mlp_dim),
+            nn.GELU(),
+            nn.Dropout(dropout),
+            nn.Linear(mlp_dim, num_hiddens),
+            nn.Dropout(dropout),
+        )
+        ### END SOLUTION
+
+    def forward(self, x):
+        # TODO
+        ### BEGIN SOLUTION
+        return self.net(x)
+        ### END SOLUTION
+
+
+# %% tags=["check"]
+check.feed_forward(FeedForward)
+
+# %% [markdown]
+# ### Exercise 5 · Encoder block (10 min, ★★☆)
+#
+# Put the two together as in the equations above. Each step has a `nn.LayerNorm` of its own.
+#
+# <details><summary>Hint 1: the parts</summary>
+#
+# Four modules: `nn.LayerNorm(num_hiddens)`, `MultiHeadAttention(...)`, another `nn.LayerNorm`,
+# `FeedForward(...)`. Hand `dropout` on to both.
+# </details>
+#
+# <details><summary>Hint 2: the first line of forward</summary>
+#
+# `x = x + self.attention(self.norm1(x))`. The second has the same form.
+# </details>
+
+
+# %% tags=["exercise"]
+class EncoderBlock(nn.Module):
+    """[B, N, num_hiddens] -> [B, N, num_hiddens]"""
+
+    def __init__(self, num_hiddens, num_heads, mlp_dim, dropout=0.1):
+        super().__init__()
+        # TODO: two norms, the attention, the feed-forward
+        ### BEGIN SOLUTION
+        self.norm1 = nn.LayerNorm(num_hiddens)
+        self.attention = MultiHeadAttention(num_hiddens, num_heads, dropout)
+        self.norm2 = nn.LayerNorm(num_hiddens)
+        self.feed_forward = FeedForward(num_hiddens, mlp_dim, dropout)
+        ### END SOLUTION
+
+    def forward(self, x):
+        # TODO: norm, attention, residual; norm, feed-forward, residual
+        ### BEGIN SOLUTION
+        x = x + self.attention(self.norm1(x))
+        return x + self.feed_forward(self.norm2(x))
+        ### END SOLUTION
+
+
+# %% tags=["check"]
+check.encoder_block(EncoderBlock)
+
+# %% [markdown]
+# Why the residuals matter: stack 24 blocks, and see how much of the gradient at the output arrives
+# at the input, with the free path and without it (`block(x) - x` takes it away).
+
+# %% tags=["nbval-ignore-output"]
+torch.manual_seed(0)
+blocks = [yours(EncoderBlock)(64, 4, 256, dropout=0.0) for _ in range(24)]
+for residual in (True, False):
+    x = x_in = torch.randn(1, 49, 64, requires_grad=True)
+    for block in blocks:
+        x = block(x) if residual else block(x) - x
+    x.square().mean().backward()
+    name = "with residuals   " if residual else "without residuals"
+    print(f"{name}: gradient at the input {x_in.grad.norm():.0e}")
+
+# %% [markdown]
+# ## 5 · The whole ViT
+#
+# Two things are missing. Attention does not know **where** a token came from, so each place gets a
+# learned vector, the *position*, that is added to its token. And something has to be read out at the
+# end: one extra learned token, **CLS**, is put in front of all others, travels along, gathers what it
+# needs, and goes to the classifier.
+#
+# $$
+# z = [\,\text{CLS};\ z_1;\ \dots;\ z_N\,] + P, \qquad P \in \mathbb{R}^{(N+1) \times D}
+# $$
+#
+# The order matters: CLS joins first, then positions are added to all $N + 1$ tokens.
+#
+# The encoder is a stack of your blocks, nothing else:
+
+
+# %%
+class TransformerEncoder(nn.Sequential):
+    """`depth` encoder blocks in a row: [B, N, D] -> [B, N, D]"""
+
+    def __init__(self, num_hiddens, depth, num_heads, mlp_dim, dropout=0.1):
+        super().__init__(
+            *(EncoderBlock(num_hiddens, num_heads, mlp_dim, dropout) for _ in range(depth))
+        )
+
+
+# %% [markdown]
+# ### Exercise 6 · ViT (20 min, ★★★)
+#
+# The encoder's `mlp_dim` is 4 times `num_hiddens`. `ClassificationHead(num_hiddens, num_classes)`,
+# a norm and a linear layer on `[B, D]`, is imported for you.
+#
+# <details><summary>Hint 1: learned vectors</summary>
+#
+# `nn.Parameter(torch.randn(1, 1, num_hiddens) * 0.02)` for CLS, and the same with
+# `num_patches + 1` in the middle for the positions. A plain tensor would not be trained.
+# </details>
+#
+# <details><summary>Hint 2: one CLS for each image</summary>
+#
+# `self.cls_token.expand(len(x), -1, -1)` is `[B, 1, D]`; `torch.cat([cls, x], dim=1)` puts it in
+# front: `[B, 1 + N, D]`.
+# </details>
+#
+# <details><summary>Hint 3: the whole forward</summary>
+#
+# Patches; CLS in front; add positions; dropout; encoder; the head on `x[:, 0]`.
+# </details>
+
+
+# %% tags=["exercise"]
+class ViT(nn.Module):
+    """[B, 3, img_size, img_size] -> logits [B, num_classes]"""
+
+    def __init__(
+        self, img_size, patch_size, num_hiddens, num_heads, num_classes, depth=6, dropout=0.1
+    ):
+        super().__init__()
+        # TODO: patch embedding, CLS token, positions, dropout, encoder, classification head
+        ### BEGIN SOLUTION
+        self.patches = PatchEmbedding(img_size, patch_size, num_hiddens)
+        num_tokens = self.patches.num_patches + 1
+        self.cls_token = nn.Parameter(torch.randn(1, 1, num_hiddens) * 0.02)
+        self.positions = nn.Parameter(torch.randn(1, num_tokens, num_hiddens) * 0.02)
+        self.dropout = nn.Dropout(dropout)
+        self.encoder = TransformerEncoder(num_hiddens, depth, num_heads, 4 * num_hiddens, dropout)
+        self.head = ClassificationHead(num_hiddens, num_classes)
+        ### END SOLUTION
+
+    def forward(self, x):
+        # TODO: patches, CLS in front, positions, dropout, encoder; the head reads CLS
+        ### BEGIN SOLUTION
+        x = self.patches(x)  # [B, N, D]
+        x = torch.cat([self.cls_token.expand(len(x), -1, -1), x], dim=1)  # [B, 1 + N, D]
+        x = self.encoder(self.dropout(x + self.positions))
+        return self.head(x[:, 0])  # [B, num_classes]
+        ### END SOLUTION
+
+
+# %% tags=["check"]
+check.vision_transformer(ViT)
+
+# %% [markdown]
+# You have a Vision Transformer. Does it learn? A minute's worth is no contest yet, but chance is 1 %
+# for the class and 10 % for its shape and for its texture, and it should be well beyond that.
+
+# %% tags=["nbval-ignore-output"]
+torch.manual_seed(0)
+if FULL:
+    model = yours(ViT)(img_size=56, patch_size=7, num_hiddens=512, num_heads=8, num_classes=100)
+    training.estimate(model, train, epochs=50, batch_size=32)
+    training.fit(model, train, test, epochs=50, batch_size=32, lr=3e-4)
+else:
+    model = yours(ViT)(56, 8, num_hiddens=128, num_heads=4, num_classes=100, depth=4)
+    training.fit(model, train, steps=250, batch_size=64, lr=1e-3)
+    shape, texture = shape_texture_accuracy(
+        training.evaluate(model, test).predictions, test.targets
+    )
+    print(f"held-out images: shape {shape:.0%}, texture {texture:.0%}")
+
+# %% [markdown]
+# ## 6 · What a ViT lacks
+#
+# **No sense of place.** Take the learned positions away, and cut the image into patches that you
+# shuffle like cards. To you the picture is gone. To the network *nothing* has changed:
+
+# %% tags=["nbval-ignore-output"]
+image = test.images[:1]
+patches = image.unfold(2, 8, 8).unfold(3, 8, 8).flatten(2, 3)  # [1, 3, 49, 8, 8]
+shuffled = patches[:, :, torch.randperm(49, generator=torch.Generator().manual_seed(0))]
+shuffled = shuffled.unflatten(2, (7, 7)).transpose(3, 4).reshape(image.shape)
+
+blind = yours(ViT)(56, 8, num_hiddens=128, num_heads=4, num_classes=100, depth=4).eval()
+nn.init.zeros_(next(p for p in blind.parameters() if p.numel() == 50 * 128))  # the positions
+with torch.no_grad():
+    logits = [blind(test.normalise(x)) for x in (image, shuffled)]
+plots.show_images(torch.cat([image, shuffled]), ["an image", "its patches shuffled"], columns=2)
+print(f"largest difference of the logits: {(logits[0] - logits[1]).abs().max():.0e}")
+
+# %% [markdown]
+# So all a ViT knows about *near* and *far*, left and right, it has to learn from data through its
+# position vectors. A convolution is born with it: it only ever looks at neighbours, and at all
+# places in the same way.
+#
+# **One image size for ever.** There is one position vector for each of the 49 places. An image of
+# another size has another number of patches, and nothing to add to them:
+
+# %% tags=["nbval-ignore-output"]
+try:
+    yours(ViT)(56, 8, 128, 4, 100, depth=4)(torch.randn(1, 3, 64, 64))
+except (RuntimeError, ValueError) as error:
+    print(f"{type(error).__name__}: {error}")
+
+# %% [markdown]
+# ## What you have now
+#
+# - a ViT of your own, equal to the reference in [`vit.py`](../vit.py) to the last digit
+# - the three sentences to keep: tokens are patches, attention is an average that the tokens choose,
+#   residuals carry everything
+# - two open wishes: a **sense of locality** from the start, and **any image size**
+#
+# The first wish is lesson 2: keep the encoder, and replace the one big step from pixels to tokens by
+# three small convolutions. The second has to wait for lesson 4, where positions become relative.

@@ -1,0 +1,285 @@
+# %% [markdown]
+# # Lesson 2 · A convolutional stem
+#
+# Your ViT starts with one giant step: from 8 x 8 x 3 pixels straight to a token, cut along lines
+# that know nothing of the image. In this lesson three small convolutions take that step instead. The
+# encoder behind them stays as it is. The result is the simplest **hybrid** of convolution and
+# attention; we call it `CoAtNEt`, the first sketch of CoAtNet.
+#
+# You need lesson 1, `nn.Conv2d` and `nn.BatchNorm2d`. Plan on **60 minutes**.
+
+# %%
+FULL = False  # True: the original setting on CIFAR-100 at the end (days on a CPU; it says so first)
+
+import math
+
+import matplotlib.pyplot as plt
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from course import plots, training
+from course.checking import yours
+from course.checks import lesson02 as check
+from course.data import load_data, shape_texture_accuracy
+from vit import ClassificationHead, PatchEmbedding, TransformerEncoder, ViT
+
+train, test = load_data("cifar100" if FULL else "shapetexture100")
+print(f"{len(train):,} images to train, {len(test):,} to test, {len(train.classes)} classes")
+
+# %% [markdown]
+# ## 1 · Why several small steps
+#
+# What does a convolution know that a patch embedding does not?
+#
+# - **Neighbours belong together.** A 3 x 3 kernel looks at a pixel and its eight neighbours. What it
+#   finds is combined by the next layer with what *its* neighbours found: edges, then corners, then
+#   parts.
+# - **Windows overlap.** A patch border that runs through the middle of a disc is no border for a
+#   convolution.
+# - **Something happens on the way.** Between pixels and token stand three nonlinearities where the
+#   patch embedding has none.
+#
+# Each layer of our stem halves the image: stride 2, kernel 3, padding 1. From $H$ pixels remain
+#
+# $$H' = \left\lfloor \frac{H + 2 \cdot 1 - 3}{2} \right\rfloor + 1 = \left\lceil \frac{H}{2} \right\rceil ,
+# \qquad 56 \to 28 \to 14 \to 7 .$$
+#
+# A token still stands for an 8 x 8 field, but it *sees* more: going back through the layers, one
+# position sees 3 pixels, then $2 \cdot 2 + 3 = 7$, then $2 \cdot 6 + 3 = 15$. Three layers,
+# a window of 15 x 15, overlapping by half.
+#
+# Xiao et al. (2021, [arXiv 2106.14881](https://arxiv.org/abs/2106.14881)) put such a stem in front
+# of a ViT and found that it trains more stably and faster. It is also the first stage of CoAtNet.
+#
+# ### Exercise 1 · CNNStem (15 min, ★☆☆)
+#
+# Three times convolution, BatchNorm, GELU. Widths: 3 -> 64 -> 128 -> `num_hiddens`.
+#
+# <details><summary>Hint 1: one layer</summary>
+#
+# `nn.Conv2d(3, 64, kernel_size=3, stride=2, padding=1)`, `nn.BatchNorm2d(64)`, `nn.GELU()`.
+# </details>
+#
+# <details><summary>Hint 2: all of it</summary>
+#
+# One `nn.Sequential` with nine layers: the three lines of hint 1, then the same with 64 -> 128, then
+# with 128 -> `num_hiddens`. `forward` applies it.
+# </details>
+
+
+# %% tags=["exercise"]
+class CNNStem(nn.Module):
+    """[B, 3, H, W] -> [B, num_hiddens, H/8, W/8], rounded up"""
+
+    def __init__(self, num_hiddens):
+        super().__init__()
+        # TODO: build a nn.Sequential stem with 3 convolutions of stride 2, kernel 3, padding 1,
+        # each followed by BatchNorm and GELU; widths 3 -> 64 -> 128 -> num_hiddens
+        ### BEGIN SOLUTION
+        self.layers = nn.Sequential(
+            nn.Conv2d(3, 64, kernel_size=3, stride=2, padding=1),  # [B, 64, H/2, W/2]
+            nn.BatchNorm2d(64),
+            nn.GELU(),
+            nn.Conv2d(64, 128, kernel_size=3, stride=2, padding=1),  # [B, 128, H/4, W/4]
+            nn.BatchNorm2d(128),
+            nn.GELU(),
+            nn.Conv2d(128, num_hiddens, kernel_size=3, stride=2, padding=1),
+            nn.BatchNorm2d(num_hiddens),
+            nn.GELU(),
+        )
+        ### END SOLUTION
+
+    def forward(self, x):
+        # TODO: apply the stem
+        ### BEGIN SOLUTION
+        return self.layers(x)  # [B, num_hiddens, H/8, W/8]
+        ### END SOLUTION
+
+
+# %% tags=["check"]
+check.cnn_stem(CNNStem)
+
+# %% [markdown]
+# What does one token see? Take the token in the middle, and ask the gradient which pixels change it.
+# Left the patch embedding, right your stem. The window is 15 pixels wide, as computed, and not cut
+# off at the patch border: pixels near the middle count most, because more paths lead from them to
+# the token.
+
+# %%
+torch.manual_seed(0)
+windows = {}
+for name, module in (
+    ("patch embedding", PatchEmbedding(56, 8, 512)),
+    ("CNNStem", yours(CNNStem)(512)),
+):
+    pixels = torch.randn(32, 3, 56, 56, requires_grad=True)
+    out = module.eval()(pixels)
+    tokens = out if out.ndim == 3 else out.flatten(2).transpose(1, 2)  # [B, 49, 512]
+    tokens[:, 24].square().sum().backward()
+    windows[name] = pixels.grad.abs().mean(dim=(0, 1))  # [56, 56]
+figure, axes = plt.subplots(1, 2, figsize=(8, 3.8), layout="constrained")
+for axis, (name, window) in zip(axes, windows.items()):
+    axis.imshow(window[16:40, 16:40] / window.max(), extent=(16, 40, 40, 16))
+    axis.set(xticks=range(16, 41, 8), yticks=range(16, 41, 8), xlabel="pixel")
+    axis.grid(color="white", alpha=0.5)
+    axis.set_title(f"{name}: {int((window.sum(0) > 0).sum())} pixels wide")
+
+# %% [markdown]
+# ## 2 · The hybrid
+#
+# Now put the stem where the patch embedding was. Its grid becomes a list of tokens just as before,
+# and all else is lesson 1's ViT: CLS in front, positions, encoder, head.
+#
+# One thing changes on the quiet: **who decides how many tokens there are?** In the ViT it was
+# `patch_size`. Here it is the stem, whose stride of 8 gives
+#
+# $$N = \left\lceil \frac{\text{img\_size}}{8} \right\rceil^2 \qquad (+ 1 \text{ for CLS}).$$
+#
+# `patch_size` stays in the signature, so that both models are called alike, and has no effect.
+#
+# ### Exercise 2 · CoAtNEt (20 min, ★★☆)
+#
+# Imported for you: `TransformerEncoder(num_hiddens, depth, num_heads, mlp_dim, dropout)`, with an
+# `mlp_dim` of 4 times `num_hiddens`, and `ClassificationHead(num_hiddens, num_classes)`.
+#
+# <details><summary>Hint 1: how many positions</summary>
+#
+# `math.ceil(img_size / 8) ** 2 + 1`. For 56 px: 7 x 7 = 49, and one for CLS.
+# </details>
+#
+# <details><summary>Hint 2: from grid to list</summary>
+#
+# The stem gives `[B, D, h, w]`. As in the patch embedding: `.flatten(2).transpose(1, 2)`.
+# </details>
+#
+# <details><summary>Hint 3: the rest of forward</summary>
+#
+# `self.cls_token.expand(len(x), -1, -1)` in front with `torch.cat(..., dim=1)`; add the positions;
+# dropout; encoder; the head on `x[:, 0]`.
+# </details>
+
+
+# %% tags=["exercise"]
+class CoAtNEt(nn.Module):
+    """[B, 3, img_size, img_size] -> logits [B, num_classes]"""
+
+    def __init__(
+        self, img_size, patch_size, num_hiddens, num_heads, num_classes, depth=6, dropout=0.1
+    ):
+        super().__init__()
+        # TODO: stem, CLS token, positions, dropout, encoder, classification head
+        ### BEGIN SOLUTION
+        self.stem = CNNStem(num_hiddens)
+        num_tokens = math.ceil(img_size / 8) ** 2 + 1
+        self.cls_token = nn.Parameter(torch.randn(1, 1, num_hiddens) * 0.02)
+        self.positions = nn.Parameter(torch.randn(1, num_tokens, num_hiddens) * 0.02)
+        self.dropout = nn.Dropout(dropout)
+        self.encoder = TransformerEncoder(num_hiddens, depth, num_heads, 4 * num_hiddens, dropout)
+        self.head = ClassificationHead(num_hiddens, num_classes)
+        ### END SOLUTION
+
+    def forward(self, x):
+        # TODO: stem, grid to list, CLS in front, positions, dropout, encoder, head
+        ### BEGIN SOLUTION
+        x = self.stem(x).flatten(2).transpose(1, 2)  # [B, N, D]
+        x = torch.cat([self.cls_token.expand(len(x), -1, -1), x], dim=1)  # [B, 1 + N, D]
+        x = self.encoder(self.dropout(x + self.positions))
+        return self.head(x[:, 0])  # [B, num_classes]
+        ### END SOLUTION
+
+
+# %% tags=["check"]
+check.coatnet_hybrid(CoAtNEt)
+
+# %% [markdown]
+# The original setting: 512 wide, 6 blocks deep, `patch_size=7` on images of 56 px. How many image
+# tokens does the encoder get? And with a patch size of 14, or 56, the whole image as one patch?
+
+# %%
+for patch_size in (7, 14, 56):
+    model = yours(CoAtNEt)(
+        patch_size=patch_size, num_hiddens=512, num_heads=8, num_classes=100, img_size=56
+    )
+    count = sum(parameter.numel() for parameter in model.parameters())
+    shape = list(model(torch.randn(2, 3, 56, 56)).shape)
+    print(f"patch_size {patch_size:2}: {count:,} parameters, logits {shape}")
+
+# %% [markdown]
+# Three times the same model: 49 image tokens, whatever the patch size.
+#
+# ## 3 · The training loop, written out
+#
+# Four lines do the learning: predict, measure, differentiate, step. Here they are, on the smaller
+# hybrid that we use from now on. 100 classes mean that an ignorant model's loss is
+# $\ln 100 \approx 4.6$.
+
+# %% tags=["nbval-ignore-output"]
+torch.manual_seed(0)
+model = yours(CoAtNEt)(56, 8, num_hiddens=96, num_heads=4, num_classes=100, depth=4).train()
+optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+for step, (images, targets) in enumerate(train.batches(batch_size=64, shuffle=True), start=1):
+    logits = model(images)  # predict:       [64, 100]
+    loss = F.cross_entropy(logits, targets)  # measure:       one number
+    optimizer.zero_grad()
+    loss.backward()  # differentiate: a gradient for each parameter
+    optimizer.step()  # step:          a little downhill
+    if step % 5 == 0:
+        print(f"step {step:2}: loss {loss.item():.2f}")
+    if step == 20:
+        break
+
+# %% [markdown]
+# `course.training.fit` is this loop with what one misses after the first hour: a progress bar, the
+# accuracy on held-out images, the best device at hand, fixed seeds, a clear word when the loss
+# becomes NaN. Interrupt the kernel while it runs, and the model keeps what it has learned.
+#
+# ## 4 · ViT against hybrid
+#
+# First the price. Same width, same depth, same number of tokens: what does the stem cost?
+
+# %%
+models = {}
+for name, make in (("ViT", ViT), ("hybrid", yours(CoAtNEt))):
+    torch.manual_seed(0)
+    models[name] = make(56, 8, num_hiddens=96, num_heads=4, num_classes=100, depth=4)
+    with FlopCounterMode(display=False) as counter:
+        models[name].eval()(torch.randn(1, 3, 56, 56))
+    count = sum(parameter.numel() for parameter in models[name].parameters())
+    print(f"{name:6}: {count:9,} parameters, {counter.get_total_flops() / 1e6:5.0f} MFLOP an image")
+
+# %% [markdown]
+# Then the reward: the same images in the same order, the same number of steps, and after each
+# epoch the held-out images.
+
+# %% tags=["nbval-ignore-output"]
+histories = {}
+for name, model in models.items():
+    print(name)
+    if FULL:
+        model = (ViT if name == "ViT" else yours(CoAtNEt))(56, 7, 512, 8, 100, depth=6)
+        training.estimate(model, train, epochs=50, batch_size=32)
+        histories[name] = training.fit(model, train, test, epochs=50, batch_size=32, lr=3e-4)
+    else:
+        histories[name] = training.fit(model, train, test, steps=300, batch_size=32, lr=1e-3)
+
+# %% tags=["nbval-ignore-output"]
+plots.show_losses(histories)
+# %% [markdown]
+# One accuracy hides *what* was learned. Each of our images has a shape and a texture, so that every
+# answer can be marked twice: was the shape right, was the texture right? Each point below is one
+# look at the held-out images, and the path goes from the first epoch to the last.
+
+# %% tags=["nbval-ignore-output"]
+if not FULL:
+    paths = {
+        name: [shape_texture_accuracy(e.held_out.predictions, test.targets) for e in history.epochs]
+        for name, history in histories.items()
+    }
+    plots.show_shape_texture(paths)
+    for name, path in paths.items():
+        print(f"{name:6}: shape {path[-1][0]:.0%}, texture {path[-1][1]:.0%}")
+
+# %% [markdown]
+# TEXT OF WHAT CAME OUT

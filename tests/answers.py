@@ -1,0 +1,41 @@
+"""Answers to exercises as source text, defined the way a notebook defines them."""
+
+import itertools
+import linecache
+
+from course import build
+
+_numbers = itertools.count()
+
+
+def define(source, namespace):
+    """Runs `source` in `namespace`, with its text where tracebacks and `inspect` look for it."""
+    filename = f"<cell {next(_numbers)}>"
+    linecache.cache[filename] = (len(source), None, source.splitlines(keepends=True), filename)
+    exec(compile(source, filename, "exec"), namespace)
+
+
+def exercise_cells(lesson, version=build.solution_version):
+    """The source of each exercise of a lesson, by its cell's id without the prefix."""
+    notebook = version(build.read_lesson(build.ROOT / "lessons" / f"{lesson}.py"))
+    return {
+        cell.id.removeprefix("exercise-"): cell.source
+        for cell in notebook.cells
+        if cell.id.startswith("exercise-")
+    }
+
+
+def imports(lesson):
+    """A fresh namespace with what a lesson's first cell imports, without loading any data."""
+    notebook = build.read_lesson(build.ROOT / "lessons" / f"{lesson}.py")
+    first = next(cell for cell in notebook.cells if cell.cell_type == "code")
+    lines = [line for line in first.source.splitlines() if line.startswith(("import ", "from "))]
+    namespace = {"__name__": "__main__"}
+    define("\n".join(lines), namespace)
+    return namespace
+
+
+def changed(source, old, new):
+    """`source` with its one occurrence of `old` replaced."""
+    assert source.count(old) == 1, f"{source.count(old)} times in the solution: {old!r}"
+    return source.replace(old, new)

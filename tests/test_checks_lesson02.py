@@ -1,0 +1,204 @@
+"""Lesson 2's checks: typical wrong answers are named, right ones in other styles pass."""
+
+import pytest
+from answers import changed, define, exercise_cells, imports
+
+from course.build import student_version
+from course.checking import CheckFailed, NotAttempted
+from course.checks import lesson02
+
+LESSON = "02_cnn_stem_hybrid"
+SOLUTIONS = exercise_cells(LESSON)
+CHECKS = {
+    "cnn-stem": (lesson02.cnn_stem, "CNNStem"),
+    "coatnet-hybrid": (lesson02.coatnet_hybrid, "CoAtNEt"),
+}
+
+
+def run_check(exercise, source):
+    namespace = imports(LESSON)
+    define(SOLUTIONS["cnn-stem"], namespace)
+    define(source, namespace)
+    check, name = CHECKS[exercise]
+    check(namespace[name])
+
+
+@pytest.mark.parametrize("exercise", CHECKS)
+def test_solution_passes(exercise, capsys):
+    run_check(exercise, SOLUTIONS[exercise])
+    out = capsys.readouterr().out
+    assert out.startswith("✓ ")
+    assert "the reference's values" in out
+
+
+@pytest.mark.parametrize("exercise", CHECKS)
+def test_placeholder_is_not_attempted(exercise):
+    empty = exercise_cells(LESSON, student_version)[exercise]
+    with pytest.raises(NotAttempted, match="not attempted yet"):
+        run_check(exercise, empty)
+
+
+TOKENS = "self.stem(x).flatten(2).transpose(1, 2)"
+IN_FRONT = "torch.cat([self.cls_token.expand(len(x), -1, -1), x], dim=1)"
+WRONG = [
+    # exercise, text of the solution, what stands there instead, what the message says
+    ("cnn-stem", "            nn.BatchNorm2d(64),\n", "", "BatchNorm after the first"),
+    ("cnn-stem", "            nn.BatchNorm2d(128),\n", "", "BatchNorm after the second"),
+    ("cnn-stem", "            nn.BatchNorm2d(num_hiddens),\n", "", "BatchNorm after the third"),
+    ("cnn-stem", "nn.BatchNorm2d(64),\n            nn.GELU(),", "nn.BatchNorm2d(64),", "GELU after the first"),
+    ("cnn-stem", "nn.BatchNorm2d(num_hiddens),\n            nn.GELU(),", "nn.BatchNorm2d(num_hiddens),", "GELU after the third"),
+    ("cnn-stem", "nn.BatchNorm2d(128),\n            nn.GELU(),", "nn.GELU(),\n            nn.BatchNorm2d(128),", "differ"),
+    ("cnn-stem", "nn.Conv2d(3, 64, kernel_size=3, stride=2, padding=1)", "nn.Conv2d(3, 64, kernel_size=3, stride=2)", "first convolution has padding 0"),
+    ("cnn-stem", "nn.Conv2d(64, 128, kernel_size=3, stride=2, padding=1)", "nn.Conv2d(64, 128, kernel_size=3, padding=1)", "second convolution has stride 1"),
+    ("cnn-stem", "nn.Conv2d(64, 128, kernel_size=3,", "nn.Conv2d(64, 128, kernel_size=5,", "missing: [128, 64, 3, 3]; not expected: [128, 64, 5, 5]"),
+    ("cnn-stem", "nn.Conv2d(128, num_hiddens,", "nn.Conv2d(128, 512,", "not expected: [512], [512, 128, 3, 3]"),
+    ("coatnet-hybrid", "math.ceil(img_size / 8) ** 2 + 1", "(img_size // patch_size) ** 2 + 1", "counted from `patch_size`"),
+    ("coatnet-hybrid", "math.ceil(img_size / 8) ** 2 + 1", "(img_size // 8) ** 2 + 1", "rounds up"),
+    ("coatnet-hybrid", "** 2 + 1", "** 2", "before the CLS token"),
+    ("coatnet-hybrid", TOKENS, "self.stem(x).reshape(len(x), -1, self.positions.shape[-1])", "mixes pixels"),
+    ("coatnet-hybrid", TOKENS, "self.stem(x).transpose(2, 3).flatten(2).transpose(1, 2)", "column by column"),
+    ("coatnet-hybrid", IN_FRONT, "torch.cat([x, self.cls_token.expand(len(x), -1, -1)], dim=1)", "appended"),
+    ("coatnet-hybrid", "self.dropout(x + self.positions)", "self.dropout(x)", "never added"),
+    ("coatnet-hybrid", "self.dropout(x + self.positions)", "x + self.positions", "dropout before the encoder"),
+    ("coatnet-hybrid", "x[:, 0]", "x[:, 1:].mean(dim=1)", "differ"),
+    ("coatnet-hybrid", "x[:, 0]", "x.mean(dim=1)", "mean of all tokens"),
+    ("coatnet-hybrid", "        x = self.encoder(self.dropout(x + self.positions))", "        x = self.dropout(x + self.positions)", "encoder is left out"),
+    ("coatnet-hybrid", "num_hiddens, depth, num_heads, 4", "num_hiddens, 1, num_heads, 4", "`depth` is not handed on"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("exercise", "old", "new", "says"), WRONG)
+def test_wrong_answer_is_named(exercise, old, new, says):
+    with pytest.raises(CheckFailed) as failure:
+        run_check(exercise, changed(SOLUTIONS[exercise], old, new))
+    assert says in str(failure.value)
+
+
+def test_relu_everywhere_is_named():
+    with pytest.raises(CheckFailed, match="ReLU instead of GELU"):
+        run_check("cnn-stem", SOLUTIONS["cnn-stem"].replace("nn.GELU()", "nn.ReLU()"))
+
+
+def test_gelu_before_every_norm_is_named():
+    source = SOLUTIONS["cnn-stem"]
+    for width in ("64", "128", "num_hiddens"):
+        norm = f"nn.BatchNorm2d({width}),\n            nn.GELU(),"
+        source = changed(source, norm, f"nn.GELU(),\n            nn.BatchNorm2d({width}),")
+    with pytest.raises(CheckFailed, match="GELU comes before BatchNorm"):
+        run_check("cnn-stem", source)
+
+
+def test_no_padding_anywhere_is_named():
+    with pytest.raises(CheckFailed, match="padding 0 loses the border"):
+        run_check("cnn-stem", SOLUTIONS["cnn-stem"].replace(", padding=1", ""))
+
+
+RIGHT = [
+    (
+        "cnn-stem",
+        "a loop, without the biases that BatchNorm makes idle",
+        """
+class CNNStem(nn.Module):
+    def __init__(self, num_hiddens):
+        super().__init__()
+        self.blocks = nn.ModuleList()
+        for c_in, c_out in ((3, 64), (64, 128), (128, num_hiddens)):
+            conv = nn.Conv2d(c_in, c_out, 3, 2, 1, bias=False)
+            self.blocks.append(nn.Sequential(conv, nn.BatchNorm2d(c_out)))
+
+    def forward(self, x):
+        for block in self.blocks:
+            x = F.gelu(block(x))
+        return x
+""",
+    ),
+    (
+        "cnn-stem",
+        "norms registered before the convolutions",
+        """
+class CNNStem(nn.Module):
+    def __init__(self, num_hiddens):
+        super().__init__()
+        widths = [3, 64, 128, num_hiddens]
+        self.norms = nn.ModuleList(nn.BatchNorm2d(w) for w in widths[1:])
+        self.convs = nn.ModuleList(
+            nn.Conv2d(a, b, 3, stride=(2, 2), padding="valid") for a, b in zip(widths, widths[1:])
+        )
+
+    def forward(self, x):
+        for conv, norm in zip(self.convs, self.norms):
+            x = nn.functional.gelu(norm(conv(F.pad(x, (1, 1, 1, 1)))))
+        return x
+""",
+    ),
+    (
+        "cnn-stem",
+        "a subclass of nn.Sequential",
+        """
+class CNNStem(nn.Sequential):
+    def __init__(self, num_hiddens):
+        def layer(a, b):
+            return [nn.Conv2d(a, b, 3, stride=2, padding=1), nn.BatchNorm2d(b), nn.GELU()]
+        super().__init__(*layer(3, 64), *layer(64, 128), *layer(128, num_hiddens))
+""",
+    ),
+    (
+        "coatnet-hybrid",
+        "tokens by einsum, positions in an embedding",
+        """
+class CoAtNEt(nn.Module):
+    def __init__(self, img_size, patch_size, num_hiddens, num_heads, num_classes,
+                 depth=6, dropout=0.1):
+        super().__init__()
+        self.head = ClassificationHead(num_hiddens, num_classes)
+        self.stem = CNNStem(num_hiddens)
+        side = (img_size + 7) // 8
+        self.pos = nn.Embedding(side * side + 1, num_hiddens)
+        self.cls = nn.Parameter(torch.zeros(1, 1, num_hiddens))
+        self.drop = nn.Dropout(dropout)
+        self.encoder = TransformerEncoder(num_hiddens, depth, num_heads, num_hiddens * 4, dropout)
+
+    def forward(self, images):
+        grid = self.stem(images)
+        tokens = torch.einsum("bdhw->bhwd", grid).flatten(1, 2)
+        tokens = torch.cat((self.cls.repeat(len(tokens), 1, 1), tokens), 1) + self.pos.weight
+        return self.head(self.encoder(self.drop(tokens))[:, 0, :])
+""",
+    ),
+    (
+        "coatnet-hybrid",
+        "the number of tokens read off a forward pass",
+        """
+class CoAtNEt(nn.Module):
+    def __init__(self, img_size, patch_size, num_hiddens, num_heads, num_classes,
+                 depth=6, dropout=0.1):
+        super().__init__()
+        self.stem = CNNStem(num_hiddens)
+        with torch.no_grad():
+            grid = self.stem(torch.zeros(1, 3, img_size, img_size))
+        self.pos = nn.Parameter(torch.randn(grid[0, 0].numel() + 1, num_hiddens))
+        self.cls = nn.Parameter(torch.randn(num_hiddens))
+        self.rest = nn.Sequential(
+            nn.Dropout(dropout),
+            TransformerEncoder(num_hiddens, depth, num_heads, 4 * num_hiddens, dropout),
+        )
+        self.head = ClassificationHead(num_hiddens, num_classes)
+
+    def forward(self, x):
+        x = self.stem(x).permute(0, 2, 3, 1)
+        x = x.reshape(len(x), -1, x.shape[-1])
+        x = torch.cat([self.cls.expand(len(x), 1, -1), x], dim=1)
+        return self.head(self.rest(x + self.pos)[:, 0])
+""",
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("exercise", "source"),
+    [(e, s) for e, _, s in RIGHT],
+    ids=[f"{e}: {name}" for e, name, _ in RIGHT],
+)
+def test_right_answer_in_another_style_passes(exercise, source, capsys):
+    run_check(exercise, source)
+    assert capsys.readouterr().out.startswith("✓ ")
