@@ -43,7 +43,7 @@ def read_lesson(path):
         if "exercise" in tags:
             exercises.append(cell)
         elif "check" in tags:
-            call = re.fullmatch(r"check\.(\w+)\(.*\)", cell.source)
+            call = re.fullmatch(r"check\.(\w+)\([\w, ]+\)", cell.source)
             if not call or not exercises:
                 raise ValueError(f"{path.name}: not a check of an exercise: {cell.source!r}")
             name = call[1].replace("_", "-")
@@ -73,8 +73,9 @@ def _with_placeholders(source):
         if line.strip() == BEGIN:
             inside = True
             indent = line[: len(line) - len(line.lstrip())]
+            code = [line for line in kept if line.strip() and not line.lstrip().startswith("#")]
             # Within brackets a value belongs, elsewhere a statement.
-            value = bool(kept) and kept[-1].rstrip().endswith(("(", "[", ","))
+            value = bool(code) and code[-1].rstrip().endswith(("(", "[", ","))
             kept.append(f"{indent}{'...' if value else 'pass'}  # your code here")
         elif line.strip() == END:
             inside = False
@@ -137,7 +138,6 @@ def clear_outputs(notebook):
 
 
 def write(notebook, path):
-    path.parent.mkdir(exist_ok=True)
     nbformat.validate(notebook)
     path.write_text(nbformat.writes(notebook) + "\n", encoding="utf-8", newline="\n")
 
@@ -175,6 +175,8 @@ def build(root=ROOT, names=(), execute_all=False, force=False):
     unknown = set(names) - {path.stem for path in chosen}
     if unknown:
         raise ValueError(f"no lesson is called {', '.join(sorted(unknown))}")
+    for folder in ("notebooks", "solutions"):
+        (root / folder).mkdir(exist_ok=True)
     for path in chosen:
         lesson = read_lesson(path)
         target = root / "notebooks" / f"{path.stem}.ipynb"

@@ -204,7 +204,8 @@ def _same(a, b):
 
 
 def _proof(student, came):
-    came["train"].square().sum().backward()
+    if came["train"].requires_grad:
+        came["train"].square().sum().backward()
     unreached = [name for name, p in student.named_parameters() if p.grad is None]
     if unreached:
         raise CheckFailed(

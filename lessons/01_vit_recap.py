@@ -21,7 +21,6 @@
 # %%
 FULL = False  # True: train on CIFAR-100 for 50 epochs at the end (hours; it says how many first)
 
-import matplotlib.pyplot as plt
 import torch
 from torch import nn
 

@@ -220,11 +220,11 @@ torch.manual_seed(0)
 model = yours(CoAtNEt)(56, 8, num_hiddens=96, num_heads=4, num_classes=100, depth=4).train()
 optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
 for step, (images, targets) in enumerate(train.batches(batch_size=64, shuffle=True), start=1):
-    logits = model(images)  # predict:       [64, 100]
-    loss = F.cross_entropy(logits, targets)  # measure:       one number
+    logits = model(images)  # predict: [64, 100]
+    loss = F.cross_entropy(logits, targets)  # measure: one number
     optimizer.zero_grad()
     loss.backward()  # differentiate: a gradient for each parameter
-    optimizer.step()  # step:          a little downhill
+    optimizer.step()  # step: a little downhill
     if step % 5 == 0:
         print(f"step {step:2}: loss {loss.item():.2f}")
     if step == 20:

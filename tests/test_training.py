@@ -1,0 +1,127 @@
+"""fit and evaluate: what they learn, print, return and refuse."""
+
+import re
+
+import pytest
+import torch
+from torch import nn
+
+from course import training
+from course.data import ImageData
+
+
+def dataset(count=64, classes=2, seed=0):
+    """Images that are bright where the target is 1: a linear model can tell."""
+    generator = torch.Generator().manual_seed(seed)
+    targets = torch.arange(count) % classes
+    noise = torch.randint(0, 100, (count, 3, 4, 4), generator=generator)
+    images = (noise + 100 * targets[:, None, None, None]).to(torch.uint8)
+    names = [str(c) for c in range(classes)]
+    return ImageData(images, targets, names, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25), image_size=4)
+
+
+def linear(classes=2):
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Flatten(), nn.Linear(48, classes))
+
+
+def test_learns_and_leaves_one_line_an_epoch(capsys):
+    model = linear()
+    history = training.fit(model, dataset(), dataset(seed=1), epochs=3, batch_size=8, lr=1e-2)
+    lines = [line.split("\r")[-1] for line in capsys.readouterr().out.splitlines()]
+    assert lines[0] == f"Training on {training.pick_device()}: 24 steps of 8 images"
+    form = r"Epoch \d \| Loss: \d+\.\d{4} \| Acc: \d\.\d{4} \| Time: \d+\.\ds"
+    form += r" \| Held-out acc: \d\.\d{4}"
+    epochs = [line for line in lines if re.fullmatch(form, line)]
+    assert [line.split()[1] for line in epochs] == ["1", "2", "3"]
+    assert len(history.losses) == 24
+    assert history.losses[-1] < history.losses[0]
+    assert history.epochs[-1].held_out.accuracy == 1.0
+
+
+def test_the_same_seed_gives_the_same_run():
+    runs = []
+    for seed in (0, 0, 1):
+        model = nn.Sequential(linear(), nn.Dropout(0.5))
+        runs.append(training.fit(model, dataset(), steps=6, batch_size=8, seed=seed).losses)
+    assert runs[0] == runs[1] != runs[2]
+
+
+def test_a_budget_in_steps_ends_within_an_epoch():
+    history = training.fit(linear(), dataset(), steps=11, batch_size=8)
+    assert len(history.losses) == 11
+    assert len(history.epochs) == 2
+
+
+def test_evaluate_counts_right_answers_and_keeps_the_mode():
+    data = dataset()
+    model = nn.Sequential(nn.Flatten(), nn.Linear(48, 2)).train()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.zero_()
+        model[1].bias.copy_(torch.tensor([0.0, 1.0]))  # always says 1
+    result = training.evaluate(model, data, batch_size=7)
+    assert result.accuracy == 0.5
+    assert result.predictions.tolist() == [1] * 64
+    expected = nn.functional.cross_entropy(torch.tensor([[0.0, 1.0]] * 64), data.targets)
+    assert result.loss == pytest.approx(expected.item())
+    assert model.training
+
+
+class Interrupted(nn.Module):
+    """Learns, until somebody presses Ctrl-C in step 5."""
+
+    def __init__(self):
+        super().__init__()
+        self.model, self.calls = linear(), 0
+
+    def forward(self, x):
+        self.calls += 1
+        if self.calls == 5:
+            raise KeyboardInterrupt
+        return self.model(x)
+
+
+def test_ctrl_c_keeps_what_was_learned(capsys):
+    model = Interrupted()
+    before = model.model[1].weight.clone()
+    history = training.fit(model, dataset(), epochs=2, batch_size=8)
+    assert len(history.losses) == 4
+    assert not torch.equal(model.model[1].weight, before)
+    assert "Stopped after 4 of 16 steps" in capsys.readouterr().out
+
+
+def test_nan_stops_with_the_step_and_what_to_try():
+    model = linear()
+    with torch.no_grad():
+        model[1].bias.fill_(torch.nan)
+    with pytest.raises(FloatingPointError, match=r"nan at step 1: try a smaller learning rate"):
+        training.fit(model, dataset(), steps=3, batch_size=8)
+
+
+@pytest.mark.parametrize("run", [lambda m, d: training.fit(m, d, steps=1), training.evaluate])
+def test_a_head_of_another_size_is_named(run):
+    with pytest.raises(ValueError, match=r"gives \[32, 3\].*2 classes.*num_classes=2"):
+        run(linear(classes=3), dataset(count=32))
+
+
+def test_a_run_needs_one_budget():
+    for budget in ({}, {"epochs": 1, "steps": 1}):
+        with pytest.raises(ValueError, match="either epochs="):
+            training.fit(linear(), dataset(), **budget)
+
+
+def test_estimate_leaves_the_model_alone_and_says_how_long(capsys):
+    model = linear()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    assert training.estimate(model, dataset(), epochs=2, batch_size=8) > 0
+    assert "2 epochs of 8 steps" in capsys.readouterr().out
+    assert all(torch.equal(model.state_dict()[name], before[name]) for name in before)
+    assert all(parameter.grad is None for parameter in model.parameters())
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"), [(5, "5 s"), (99, "99 s"), (720, "12 min"), (144_000, "40.0 h")]
+)
+def test_durations_in_words(seconds, words):
+    assert training.in_words(seconds) == words
