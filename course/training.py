@@ -60,6 +60,7 @@ def fit(
     *,
     epochs=None,
     steps=None,
+    steps_per_epoch=None,
     batch_size=32,
     lr=3e-4,
     seed=0,
@@ -67,8 +68,9 @@ def fit(
 ):
     """Trains `model` with Adam on cross-entropy and returns the `History`.
 
-    train, held_out: `course.data.ImageData`. The run lasts `epochs` passes or, where that is given
-    instead, `steps` batches. It is the same run for the same `seed`, and shows one line an epoch.
+    train, held_out: `course.data.ImageData`. The run lasts `epochs` or, where that is given
+    instead, `steps` batches. An epoch is one pass through the training data, or `steps_per_epoch`
+    batches for a closer look; it ends with a line of results. The same `seed` gives the same run.
     Ctrl-C ends it early and keeps what has been learned.
 
     Raises ValueError for a model whose logits do not fit the classes, and FloatingPointError when
@@ -76,8 +78,10 @@ def fit(
     """
     if (epochs is None) == (steps is None):
         raise ValueError("say how long to train: either epochs=... or steps=...")
+    full_pass = math.ceil(len(train) / batch_size)
+    steps_per_epoch = min(steps_per_epoch or full_pass, full_pass)
     if steps is None:
-        steps = epochs * math.ceil(len(train) / batch_size)
+        steps = epochs * steps_per_epoch
     device = device or pick_device()
     print(f"Training on {device}: {steps:,} steps of {batch_size} images")
     torch.manual_seed(seed)
@@ -85,13 +89,12 @@ def fit(
     optimizer = torch.optim.Adam(model.parameters(), lr=lr)
     history = History()
     try:
-        for epoch in itertools.count(1):
-            left = steps - len(history.losses)
-            if left <= 0:
-                break
-            result = _one_epoch(
-                model, train, optimizer, history, epoch, left, batch_size, seed, device
-            )
+        while len(history.losses) < steps:
+            epoch = len(history.epochs) + 1
+            batches = train.batches(batch_size, shuffle=True, seed=seed + epoch, device=device)
+            count = min(steps_per_epoch, steps - len(history.losses))
+            batches = itertools.islice(batches, count)
+            result = _one_epoch(model, batches, count, len(train.classes), optimizer, history)
             if held_out is not None:
                 result.held_out = evaluate(model, held_out, device=device)
             print(f"Epoch {epoch} | {result}")
@@ -101,17 +104,15 @@ def fit(
     return history
 
 
-def _one_epoch(model, train, optimizer, history, epoch, left, batch_size, seed, device):
-    """At most `left` steps through the training data, appended to `history`."""
+def _one_epoch(model, batches, count, num_classes, optimizer, history):
+    """Learns from `count` batches, and adds what it was like to `history`."""
     model.train()
     started = time.perf_counter()
     loss_sum = correct = seen = 0
-    batches = train.batches(batch_size, shuffle=True, seed=seed + epoch, device=device)
-    total = min(left, math.ceil(len(train) / batch_size))
-    with progress(total, f"Epoch {epoch}") as bar:
-        for images, targets in itertools.islice(batches, total):
+    with progress(count, f"Epoch {len(history.epochs) + 1}") as bar:
+        for images, targets in batches:
             logits = model(images)
-            require_logits(logits, len(train.classes))
+            require_logits(logits, num_classes)
             loss = F.cross_entropy(logits, targets)
             if not math.isfinite(loss.item()):
                 raise FloatingPointError(

@@ -53,6 +53,12 @@ def test_a_budget_in_steps_ends_within_an_epoch():
     assert len(history.epochs) == 2
 
 
+def test_epochs_of_a_given_length(capsys):
+    history = training.fit(linear(), dataset(), steps=7, steps_per_epoch=3, batch_size=8)
+    assert len(history.losses) == 7
+    assert capsys.readouterr().out.count("| Loss: ") == len(history.epochs) == 3
+
+
 def test_evaluate_counts_right_answers_and_keeps_the_mode():
     data = dataset()
     model = nn.Sequential(nn.Flatten(), nn.Linear(48, 2)).train()
