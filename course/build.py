@@ -121,14 +121,10 @@ def execute(notebook, folder):
         notebook,
         timeout=CELL_TIMEOUT,
         record_timing=False,  # times of day, which change in every run
+        coalesce_streams=True,  # what a progress bar overwrote is gone, as on a screen
         resources={"metadata": {"path": str(folder)}},
     ).execute()
     notebook.metadata = metadata  # nbclient adds this machine's version of Python
-    for cell in notebook.cells:
-        for output in cell.get("outputs", []):
-            if output.output_type == "stream":  # what a progress bar overwrote is gone on a screen
-                lines = output.text.split("\n")
-                output.text = "\n".join(line.split("\r")[-1] for line in lines)
 
 
 def clear_outputs(notebook):

@@ -1,4 +1,4 @@
-"""The figures that more than one lesson draws. Each function returns its matplotlib figure.
+"""The figures that more than one lesson draws. Each function leaves its figure with matplotlib.
 
 Colours are Okabe and Ito's, which people with any colour vision tell apart; maps use "viridis".
 """
@@ -19,7 +19,7 @@ def to_pixels(image):
 def show_images(images, titles=None, columns=6):
     """A grid of uint8 images [N, 3, H, W] with their titles."""
     rows = -(-len(images) // columns)
-    figure, axes = plt.subplots(
+    _, axes = plt.subplots(
         rows, columns, figsize=(1.7 * columns, 2 * rows), squeeze=False, layout="constrained"
     )
     for axis in axes.flat:
@@ -28,7 +28,6 @@ def show_images(images, titles=None, columns=6):
         axis.imshow(to_pixels(image))
         if titles is not None:
             axis.set_title(titles[index], fontsize=9)
-    return figure
 
 
 def show_patches(image, patch_size):
@@ -47,7 +46,6 @@ def show_patches(image, patch_size):
         axis.imshow(to_pixels(patches[:, index // grid, index % grid]))
         axis.axis("off")
     right.suptitle(f"its {grid * grid} patches, {patch_size} x {patch_size} pixels each")
-    return figure
 
 
 def show_attention(image, weights, query):
@@ -73,12 +71,11 @@ def show_attention(image, weights, query):
         outline = {"edgecolor": COLOURS[1], "linewidth": 2.5, "fill": False}
         axis.add_patch(Rectangle(corner, side, side, **outline))
         axis.set(xticks=[], yticks=[])
-    return figure
 
 
 def show_losses(histories, smooth=20):
     """Training loss by step for each name in `histories`, as a running mean over `smooth` steps."""
-    figure, axis = plt.subplots(figsize=(7, 3.5), layout="constrained")
+    _, axis = plt.subplots(figsize=(7, 3.5), layout="constrained")
     for (name, history), colour in zip(histories.items(), COLOURS, strict=False):
         losses = torch.tensor(history.losses)
         width = min(smooth, len(losses))
@@ -87,7 +84,6 @@ def show_losses(histories, smooth=20):
     axis.set(xlabel="step", ylabel=f"cross-entropy, mean of {smooth} steps")
     axis.grid(alpha=0.3)
     axis.legend()
-    return figure
 
 
 def show_shape_texture(paths):
@@ -95,7 +91,7 @@ def show_shape_texture(paths):
 
     paths: for each model's name a list of (shape accuracy, texture accuracy), each in [0, 1].
     """
-    figure, axis = plt.subplots(figsize=(5.5, 5), layout="constrained")
+    _, axis = plt.subplots(figsize=(5.5, 5), layout="constrained")
     for (name, path), colour, marker in zip(paths.items(), COLOURS, MARKERS, strict=False):
         shape, texture = zip(*path, strict=True)
         axis.plot(
@@ -116,4 +112,3 @@ def show_shape_texture(paths):
     )
     axis.grid(alpha=0.3)
     axis.legend(loc="upper left")
-    return figure
