@@ -62,7 +62,7 @@ def show_attention(image, weights, query):
     left.imshow(to_pixels(image))
     left.set_title(f"token {query} looks ...")
     looked_at = right.imshow(
-        weights[query].reshape(grid, grid), extent=(0, image.shape[-1], image.shape[-2], 0)
+        weights[query].reshape(grid, grid).numpy(), extent=(0, image.shape[-1], image.shape[-2], 0)
     )
     right.set_title(f"... here (1/{len(weights)} = {1 / len(weights):.3f} would be even)")
     figure.colorbar(looked_at, ax=right, label="attention weight")
@@ -79,7 +79,7 @@ def show_losses(histories, smooth=20):
     for (name, history), colour in zip(histories.items(), COLOURS, strict=False):
         losses = torch.tensor(history.losses)
         width = min(smooth, len(losses))
-        means = losses.unfold(0, width, 1).mean(dim=1)
+        means = losses.unfold(0, width, 1).mean(dim=1).numpy()
         axis.plot(range(width, len(losses) + 1), means, color=colour, label=name)
     axis.set(xlabel="step", ylabel=f"cross-entropy, mean of {smooth} steps")
     axis.grid(alpha=0.3)

@@ -45,8 +45,8 @@ def test_patches_are_in_reading_order():
 def test_attention_shows_the_row_of_the_query():
     weights = torch.rand(4, 4).softmax(dim=1)
     plots.show_attention(image(), weights, query=2)
-    left, right = pictures(plt.gcf())
-    assert np.allclose(right, weights[2].reshape(2, 2).numpy())
+    _, right = pictures(plt.gcf())
+    assert np.allclose(right, weights[2].reshape(2, 2))
     outlines = [axis.patches[0].get_xy() for axis in plt.gcf().get_axes() if axis.patches]
     assert outlines == [(-0.5, 3.5), (0, 4)]  # second row, first column of a 2 x 2 grid
 
@@ -55,7 +55,7 @@ def test_losses_are_running_means():
     plots.show_losses({"a": History(losses=[4.0, 2.0, 0.0, 2.0])}, smooth=2)
     line = plt.gca().lines[0]
     assert line.get_xdata().tolist() == [2, 3, 4]
-    assert np.asarray(line.get_ydata()).tolist() == [3.0, 1.0, 1.0]
+    assert line.get_ydata().tolist() == [3.0, 1.0, 1.0]
 
 
 def test_shape_against_texture_in_percent():
