@@ -8,7 +8,8 @@ AS_ROOT := $(if $(filter 0,$(shell id -u)),--allow-root)
 .PHONY: learn test build bench clean
 
 learn: .venv/ready  ## open the course; NO_BROWSER=1 on a server, PORT=8899 for another port
-	$(BIN)/jupyter lab --port $(PORT) $(if $(NO_BROWSER),--no-browser) $(AS_ROOT) notebooks/01_vit_recap.ipynb
+	$(BIN)/jupyter lab --port $(PORT) $(if $(NO_BROWSER),--no-browser) $(AS_ROOT) \
+		--LabApp.default_url=/lab/tree/notebooks/01_vit_recap.ipynb
 
 test: .venv/ready  ## all that is proven
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
