@@ -26,6 +26,8 @@ clean:
 	rm -rf .venv build *.egg-info .pytest_cache .ruff_cache
 
 .venv/ready: requirements.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and \
+		"Python 3.11 or newer is needed, for example: make learn PYTHON=python3.12")'
 	@echo "Setting up .venv: some minutes the first time"
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install -r requirements.txt

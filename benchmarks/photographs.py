@@ -31,7 +31,8 @@ def main():
     parser.add_argument("--seeds", type=int, default=1, help="number of runs (default: 1)")
     options = parser.parse_args()
     if not options.folder and not ARCHIVE.exists():
-        sys.exit(f"skipped: {ARCHIVE.name} is not here, and no folder of photographs was named")
+        print(f"skipped: {ARCHIVE.name} is not here, and no folder of photographs was named")
+        return
     with tempfile.TemporaryDirectory() as scratch:
         if not options.folder:
             with tarfile.open(ARCHIVE) as archive:

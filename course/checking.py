@@ -116,7 +116,7 @@ def _proven(answer):
 
 
 @contextmanager
-def students_code(doing):
+def students_code(expected):
     """Turns an exception in a student's code into a CheckFailed that shows the student's line."""
     try:
         yield
@@ -130,7 +130,7 @@ def students_code(doing):
         ]
         message = str(error).strip().splitlines()
         raise CheckFailed(
-            expected=f"{doing} works",
+            expected=expected,
             came=f"{type(error).__name__}: {message[0] if message else ''}",
             look_at=f"line {frames[-1].lineno}, in {frames[-1].name}:\n{frames[-1].line}"
             if frames

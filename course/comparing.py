@@ -29,7 +29,7 @@ def compare(answer, reference, inputs, mistakes, orders=None, also_right=(), **a
     Raises CheckFailed, with the hint of the first mistake that does what the answer does.
     """
     call = f"{reference.__name__}({', '.join(f'{k}={v}' for k, v in arguments.items())})"
-    with students_code(call):
+    with students_code(f"{call} can be built"):
         student = answer(**arguments)
     if not isinstance(student, nn.Module):
         raise CheckFailed(f"{call} gives a nn.Module", f"a {type(student).__name__}")
@@ -46,7 +46,7 @@ def compare(answer, reference, inputs, mistakes, orders=None, also_right=(), **a
         expected = _run(copy.deepcopy(right), inputs)  # a copy: train mode moves the statistics
         for parameters in (orders or _children_in_every_order)(right, student):
             _pour(parameters, right, student)
-            with students_code(f"{call} on a batch {list(inputs.shape)}"):
+            with students_code(f"{call} takes a batch {list(inputs.shape)}"):
                 came = _run(student, inputs)
             if _same(came, expected):
                 return _proof(student, came)
@@ -230,10 +230,10 @@ def _parameters_differ(student, original, mistakes):
     )
     missing, extra = _difference(shapes, theirs), _difference(theirs, shapes)
     came = f"{_count(student):,}"
-    if missing:
-        came += f"; missing: {', '.join(map(str, missing))}"
-    if extra:
-        came += f"; not expected: {', '.join(map(str, extra))}"
+    for label, tensors in (("missing", missing), ("not expected", extra)):
+        if tensors:
+            came += f"; {label}: {', '.join(map(str, tensors[:4]))}"
+            came += ", ..." if len(tensors) > 4 else ""
     return CheckFailed(f"{_count(original):,} parameters", came, likely)
 
 

@@ -264,7 +264,7 @@ for name, model in models.items():
         histories[name] = training.fit(model, train, test, epochs=50, batch_size=32, lr=3e-4)
     else:
         histories[name] = training.fit(
-            model, train, test, steps=240, steps_per_epoch=80, batch_size=32, lr=1e-3
+            model, train, test, steps=210, steps_per_epoch=70, batch_size=32, lr=1e-3
         )
 
 # %% tags=["nbval-ignore-output"]
@@ -294,7 +294,7 @@ if not FULL:
 # something already digested, where the ViT's patches cut each disc along arbitrary lines. That is a
 # guess from one figure. Lesson 8 looks inside and tests it.
 #
-# What the figure does *not* say: that a ViT can't learn shapes. It has seen 7,680 images. Raise
+# What the figure does *not* say: that a ViT can't learn shapes. It has seen 6,720 images. Raise
 # `steps` to 1,000, get a coffee, and look again.
 #
 # ## What you have now

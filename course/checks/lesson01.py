@@ -63,7 +63,7 @@ def patch_embedding(answer):
         orders,
         **sizes,
     )
-    with students_code("num_patches"):
+    with students_code("an attribute num_patches"):
         came = answer(**sizes).num_patches
     if came != 9:
         likely = "that counts one side of the grid only; there are rows and columns"
@@ -87,6 +87,18 @@ def _linear(names, dim, head_dim, **changes):
 def _attention(weigh):
     """An edit that puts `weigh(head, x)` in the place of a head's attention weights."""
     return lambda head: setattr(head, "attention", lambda x: weigh(head, x))
+
+
+def default_dropout(*parts):
+    """An edit that leaves the dropout of these parts of a module at its default of 0.1."""
+
+    def edit(module):
+        for part in parts or [""]:
+            for layer in module.get_submodule(part).modules():
+                if isinstance(layer, nn.Dropout):
+                    layer.p = 0.1
+
+    return edit
 
 
 HEAD_MISTAKES = [
@@ -163,7 +175,7 @@ def attention_head(answer):
         dropout=0.5,
     )
     head = answer(dim=dim, head_dim=head_dim).eval()
-    with students_code("attention(x)"):
+    with students_code("attention(x) works"):
         sums = head.attention(torch.randn(2, 5, dim)).sum(dim=-1)
     if sums.shape != (2, 5) or not torch.allclose(sums, torch.ones(2, 5)):
         raise CheckFailed(
@@ -208,10 +220,6 @@ def multi_head(answer):
     def without_projection(m):
         m.proj = nn.Identity()
 
-    def no_dropout(m):
-        for head in m.heads:
-            head.dropout.p = 0.1
-
     return compare(
         answer,
         vit.MultiHeadAttention,
@@ -255,7 +263,7 @@ def multi_head(answer):
                     m, "forward", lambda x: torch.cat([head(x) for head in m.heads], dim=-1)
                 ),
             ),
-            ("`dropout` is not handed on to the heads", no_dropout),
+            ("`dropout` is not handed on to the heads", default_dropout()),
         ],
         orders,
         num_hiddens=num_hiddens,
@@ -294,10 +302,7 @@ def feed_forward(answer):
             ),
             ("the dropout after the GELU is missing", layers(lambda n: [n[0], n[1], n[3], n[4]])),
             ("the dropout after the second layer is missing", layers(lambda n: n[:4])),
-            (
-                "`dropout` is not used: 0.1 is written in",
-                lambda m: [setattr(layer, "p", 0.1) for layer in (m.net[2], m.net[4])],
-            ),
+            ("`dropout` is not used: 0.1 is written in", default_dropout()),
         ],
         num_hiddens=8,
         mlp_dim=20,
@@ -322,10 +327,12 @@ def encoder_block(answer):
         x = norm1(x + attention(x))
         return norm2(x + feed_forward(x))
 
-    def normed_residual(x, attention, feed_forward, norm1, norm2):
-        x = norm1(x)
-        x = norm2(x + attention(x))
-        return x + feed_forward(x)
+    def normed_residual(first, second):
+        def compute(x, attention, feed_forward, norm1, norm2):
+            x = (norm1(x) if first else x) + attention(norm1(x))
+            return (norm2(x) if second else x) + feed_forward(norm2(x))
+
+        return compute
 
     def shortcut_from_the_input(x, attention, feed_forward, norm1, norm2):
         return x + feed_forward(norm2(x + attention(norm1(x))))
@@ -355,11 +362,6 @@ def encoder_block(answer):
         after = x + attention(norm1(x))
         return x + after + feed_forward(norm2(after))
 
-    def no_dropout(m):
-        for layer in m.modules():
-            if isinstance(layer, nn.Dropout):
-                layer.p = 0.1
-
     return compare(
         answer,
         vit.EncoderBlock,
@@ -380,9 +382,9 @@ def encoder_block(answer):
                 "the norms come after the residuals (post-norm); put each before its step",
                 forward(post_norm),
             ),
-            (
-                "the residual adds the normed x; add x as it was before the norm",
-                forward(normed_residual),
+            *(
+                ("the residual adds the normed x; add x as before the norm", forward(mistake))
+                for mistake in map(normed_residual, (1, 0, 1), (0, 1, 1))
             ),
             (
                 "the second residual adds the block's input; add the result of the first step",
@@ -398,7 +400,9 @@ def encoder_block(answer):
             ("the norm before the attention is not used", forward(without_norms(0, 1))),
             ("the norm before the feed-forward is not used", forward(without_norms(1, 0))),
             ("the norms are not used", forward(without_norms(0, 0))),
-            ("`dropout` is not handed on to the parts", no_dropout),
+            ("`dropout` is not handed on to the parts", default_dropout()),
+            ("`dropout` is not handed on to the attention", default_dropout("attention")),
+            ("`dropout` is not handed on to the feed-forward", default_dropout("feed_forward")),
         ],
         num_hiddens=8,
         num_heads=2,
@@ -456,11 +460,6 @@ def token_mistakes(embed, side):
     def without(name):
         return lambda m: setattr(m, name, None)
 
-    def dropout_written_in(m):
-        for layer in m.modules():
-            if isinstance(layer, nn.Dropout):
-                layer.p = 0.1
-
     return [
         (
             "the positions lack one: they were counted before the CLS token joined; there are "
@@ -492,6 +491,10 @@ def token_mistakes(embed, side):
             forward(read(lambda x: x.mean(dim=1))),
         ),
         (
+            "the head reads the mean of the image tokens; let it read the CLS token, x[:, 0]",
+            forward(read(lambda x: x[:, 1:].mean(dim=1))),
+        ),
+        (
             "the head reads the last token; the CLS token is the first, x[:, 0]",
             forward(read(lambda x: x[:, -1])),
         ),
@@ -506,7 +509,9 @@ def token_mistakes(embed, side):
         ),
         ("the encoder is left out", forward(without_encoder)),
         ("the dropout before the encoder is missing", forward(without_dropout)),
-        ("`dropout` is not handed on", dropout_written_in),
+        ("`dropout` is not handed on", default_dropout()),
+        ("`dropout` is not handed on to the encoder", default_dropout("encoder")),
+        ("the dropout before the encoder ignores `dropout`", default_dropout("dropout")),
     ]
 
 

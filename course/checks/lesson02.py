@@ -53,9 +53,12 @@ def _stem_mistakes(num_hiddens):
 
         return edit
 
-    def gelu_before_norm(stem):
-        for index in (1, 4, 7):
-            stem[index], stem[index + 1] = stem[index + 1], stem[index]
+    def gelu_before_norm(*indices):
+        def edit(stem):
+            for index in indices:
+                stem[index], stem[index + 1] = stem[index + 1], stem[index]
+
+        return edit
 
     def unpadded(index):
         return lambda stem: setattr(_convolutions(stem)[index], "padding", (0, 0))
@@ -107,7 +110,10 @@ def _stem_mistakes(num_hiddens):
         ),
         ("ReLU instead of GELU", activation(nn.ReLU)),
         ("GELU in its tanh approximation; use nn.GELU()", activation(lambda: nn.GELU("tanh"))),
-        ("GELU comes before BatchNorm; the order is Conv2d, BatchNorm2d, GELU", gelu_before_norm),
+        *(
+            ("GELU comes before BatchNorm; the order is Conv2d, BatchNorm2d, GELU", edit)
+            for edit in (gelu_before_norm(1, 4, 7), *map(gelu_before_norm, (1, 4, 7)))
+        ),
     ]
 
 
