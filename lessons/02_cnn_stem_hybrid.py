@@ -294,8 +294,9 @@ if not FULL:
 # something already digested, where the ViT's patches cut each disc along arbitrary lines. That is a
 # guess from one figure. Lesson 8 looks inside and tests it.
 #
-# What the figure does *not* say: that a ViT can't learn shapes. It has seen 6,720 images. Raise
-# `steps` to 1,000, get a coffee, and look again.
+# What the figure does *not* say: that a ViT can't learn shapes. It has seen 6,720 images; raise `steps`
+# to 1,000, get a coffee, and look again. Nor that the lead is free: equal steps are not equal work,
+# the stem doubles the arithmetic for each image.
 #
 # ## What you have now
 #
