@@ -73,45 +73,42 @@ class CoAtNEt(nn.Module):
 
 @dataclass(frozen=True)
 class CoAtNetConfig:
-    """What tells one CoAtNet from another. The defaults are CoAtNet-0 as timm builds it.
+    """What tells one CoAtNet from another; the defaults are CoAtNet-0 as timm builds it.
 
-    Tuples have one entry a stage, S1 to S4; S0 is the stem. Where timm (`maxxvit.py`) and the paper
-    differ, the defaults follow timm, so that its weights fit.
+    Tuples have an entry a stage, S1 to S4. Where timm's `maxxvit.py` and the paper differ, the
+    defaults follow timm, so that its weights fit; the classes say where that is.
     """
 
     depths: tuple[int, ...] = (2, 3, 5, 2)
     widths: tuple[int, ...] = (96, 192, 384, 768)
-    stem_widths: tuple[int, int] = (64, 64)
-    # Letters of the blocks, C for MBConv and T for transformer; the last one repeats to the stage's
-    # depth, so "CT" is one MBConv and transformers after it.
+    stem_widths: tuple[int, int] = (64, 64)  # of the two convolutions of S0
+    # C is MBConv and T transformer. The last letter repeats to the stage's depth: "CT" is CTTT...
     block_types: tuple[str, ...] = ("C", "C", "T", "T")
-    pool: str = "avg"  # of the shortcuts and before attention; "max" is the paper's
-    mlp_head: bool = True  # a tanh layer before the classifier, and the norm after the pooling
-
-    activation: str = "gelu"  # of the stem and of MBConv
-    expand_output: bool = True  # MBConv is 4 x its output channels wide, or 4 x its input channels
+    pool: str = "avg"  # of shortcuts and before attention: "avg", or the paper's "max"
+    activation: str = "gelu"  # of the stem and MBConv: "gelu" or "silu"
+    expand_output: bool = True  # MBConv is 4 x as wide inside as its output, or as its input
     pre_activation: bool = False  # an activation after MBConv's first norm
     conv_bias: bool = True  # in MBConv's last convolution and its shortcut
-    stride_in: str = "depthwise"  # where MBConv halves its branch: "depthwise" or "pool"
-    excite_before_norm: bool = False  # squeeze-excite before MBConv's last norm, or after it
-    excite_activation: str = "silu"
-
-    norm: str = "layer"  # of the transformer blocks and before the head: "layer" or "batch"
-    attend_output: bool = True  # attention is as wide as the block's output, or as its input
-    shortcut_bias: bool = True  # in the transformer block's shortcut
-    layer_scale: float | None = None  # initial factor on each residual branch, learned per channel
-    position_bias: str = "table"  # the relative bias is a "table", or comes from an "mlp"
-    position_hidden: int = 512  # hidden width of that MLP
-
+    stride_in: str = "depthwise"  # what halves the image in MBConv: "depthwise" or "pool"
+    excite_first: bool = False  # squeeze-excite before MBConv's last norm instead of after it
+    excite_activation: str = "silu"  # inside squeeze-excite: "silu" or "relu"
+    attend_output: bool = True  # attention is as wide as its output, or as its input
+    shortcut_bias: bool = True  # in the transformer's shortcut
+    layer_scale: float | None = None  # first value of a learned factor on transformer branches
+    norm: str = "layer"  # in the transformer and before the head: "layer" or "batch"
+    position_bias: str = "table"  # "table", or "mlp" for `RelativePositionMLP`
+    position_hidden: int = 512  # width of that MLP
+    mlp_head: bool = True  # a tanh layer before the classifier, and the norm after pooling
     dropout: float = 0.0  # before the classifier
-    attention_dropout: float = 0.0  # on attention weights
-    projection_dropout: float = 0.0  # after attention, and inside the feed-forward layers
-    drop_path: float = 0.0  # stochastic depth at the last block, rising linearly from 0
+    attention_dropout: float = 0.0  # of attention weights
+    projection_dropout: float = 0.0  # after attention and in the feed-forward layers
+    drop_path: float = 0.0  # stochastic depth in the last block, rising linearly from 0
 
 
 PAPER = CoAtNetConfig()
 ACTIVATIONS = {"gelu": nn.GELU, "silu": nn.SiLU, "relu": nn.ReLU}
-HEAD_DIM = 32  # appendix A.1: "we always use" this size
+HEAD_DIM = 32  # channels a head, in all models (appendix A.1)
+MIN_SIZE = 32  # pixels; the model halves an image five times
 
 
 class LayerNorm2d(nn.LayerNorm):
@@ -129,7 +126,7 @@ class FeedForward2d(FeedForward):
 
 
 class LayerScale(nn.Module):
-    """A learned factor per channel (Touvron et al., arXiv 2103.17239): [B, C, H, W] -> the same."""
+    """A learned factor a channel (Touvron et al., arXiv 2103.17239): [B, C, H, W] -> the same."""
 
     def __init__(self, channels, init):
         super().__init__()
@@ -140,10 +137,10 @@ class LayerScale(nn.Module):
 
 
 class DropPath(nn.Module):
-    """Stochastic depth (Huang et al., arXiv 1603.09382): in training, zeroes whole samples.
+    """Stochastic depth (Huang et al., arXiv 1603.09382): [B, C, H, W] -> the same.
 
-    [B, C, H, W] -> the same. A sample is dropped with probability `rate` in [0, 1), and the others
-    grow by 1 / (1 - rate) so that the expected value stays.
+    In training, each sample becomes zero with probability `rate` in [0, 1); the others grow by
+    1 / (1 - rate), which keeps the mean.
     """
 
     def __init__(self, rate):
@@ -153,44 +150,14 @@ class DropPath(nn.Module):
     def forward(self, x):
         if not self.training or self.rate == 0:
             return x
-        keep = 1 - self.rate
-        kept = torch.rand(len(x), 1, 1, 1, device=x.device) < keep  # [B, 1, 1, 1]
-        return x * (kept.to(x.dtype) / keep)
-
-
-class SqueezeExcite(nn.Module):
-    """Squeeze-and-excitation (Hu et al., arXiv 1709.01507, section 3): a gate for each channel.
-
-    [B, C, H, W] -> the same, each channel scaled by a number in (0, 1) that two layers compute from
-    the means of all channels.
-    """
-
-    def __init__(self, channels, hidden_channels, activation="silu"):
-        super().__init__()
-        self.squeeze = nn.Linear(channels, hidden_channels)
-        self.activation = ACTIVATIONS[activation]()
-        self.excite = nn.Linear(hidden_channels, channels)
-
-    def forward(self, x):
-        means = x.mean(dim=(2, 3))  # [B, C]
-        gates = torch.sigmoid(self.excite(self.activation(self.squeeze(means))))  # [B, C]
-        return x * gates[:, :, None, None]
-
-
-def make_pool(kind):
-    """A pooling layer that halves height and width, rounding up as a strided convolution does.
-
-    The mean over the part of a 2x2 window that lies on the image, or the maximum of 3x3.
-    """
-    if kind == "max":
-        return nn.MaxPool2d(kernel_size=3, stride=2, padding=1)
-    return nn.AvgPool2d(kernel_size=2, ceil_mode=True)
+        keep = torch.rand(len(x), 1, 1, 1, device=x.device) >= self.rate  # [B, 1, 1, 1]
+        return x * (keep.to(x.dtype) / (1 - self.rate))
 
 
 class Downsample(nn.Module):
     """The shortcut of a block that halves the image, Proj(Pool(x)) (appendix A.1).
 
-    [B, in_channels, H, W] -> [B, out_channels, H/2, W/2], rounded up. Without the projection where
+    [B, in_channels, H, W] -> [B, out_channels, H/2, W/2], rounded up. Nothing is projected where
     the channels stay the same.
     """
 
@@ -205,72 +172,105 @@ class Downsample(nn.Module):
         return self.proj(self.pool(x))
 
 
+def make_pool(kind):
+    """Halves height and width, rounding up as convolutions of stride 2 do.
+
+    "avg" is the mean of 2x2 pixels, at an odd border of those that exist; "max" looks at 3x3.
+    """
+    if kind == "max":
+        return nn.MaxPool2d(kernel_size=3, stride=2, padding=1)
+    return nn.AvgPool2d(kernel_size=2, ceil_mode=True)
+
+
+def make_shortcut(in_channels, out_channels, stride, pool, bias):
+    if stride == 2:
+        return Downsample(in_channels, out_channels, pool, bias)
+    if in_channels != out_channels:
+        raise ValueError(f"stride 1 keeps the channels, got {in_channels} -> {out_channels}")
+    return nn.Identity()
+
+
+def conv_norm(conv, norm, x):
+    """norm(conv(x)) for BatchNorm; in eval mode one convolution, since norm is linear there."""
+    if norm.training:
+        return norm(conv(x))
+    scale = norm.weight * torch.rsqrt(norm.running_var + norm.eps)  # [channels]
+    shift = norm.bias - norm.running_mean * scale
+    weight = conv.weight * scale[:, None, None, None]
+    return F.conv2d(x, weight, shift, conv.stride, conv.padding, groups=conv.groups)
+
+
+class SqueezeExcite(nn.Module):
+    """Squeeze-and-excitation (Hu et al., arXiv 1709.01507, section 3): [B, C, H, W] -> the same.
+
+    Every channel is scaled by a number in (0, 1), which two layers compute from all channels' means.
+    """
+
+    def __init__(self, channels, hidden_channels, activation="silu"):
+        super().__init__()
+        self.squeeze = nn.Linear(channels, hidden_channels)
+        self.activation = ACTIVATIONS[activation]()
+        self.excite = nn.Linear(hidden_channels, channels)
+
+    def forward(self, x):
+        means = x.mean(dim=(2, 3))  # [B, C]
+        gates = torch.sigmoid(self.excite(self.activation(self.squeeze(means))))  # [B, C]
+        return x * gates[:, :, None, None]
+
+
 class MBConv(nn.Module):
-    """Inverted bottleneck with squeeze-and-excitation and norm first (section 2.1, appendix A.1).
+    """Inverted bottleneck, norm first (section 2.1, appendix A.1):
 
-    x <- Shortcut(x) + Conv(SE(DepthConv(Conv(Norm(x))))), 4 x as wide inside as outside:
-    [B, in_channels, H, W] -> [B, out_channels, H/stride, W/stride], rounded up.
+        x <- Shortcut(x) + Conv(SE(DepthConv(Conv(Norm(x)))))
 
-    With stride 2 the shortcut is Proj(Pool(x)), otherwise x itself. The paper puts the stride into
-    the first 1x1 convolution, which never looks at three pixels of four; timm puts it into the
-    depthwise one, or pools (`config.stride_in`). Raises ValueError for stride 1 between different
-    numbers of channels.
+    [B, in_channels, H, W] -> [B, out_channels, H/stride, W/stride], rounded up. It is 4 x
+    `out_channels` wide inside, squeezed to a quarter of `out_channels`. With stride 2 the shortcut
+    is Proj(Pool(x)), otherwise x. The paper strides in the first convolution, whose 1x1 kernel then
+    skips three pixels of four; timm in the depthwise one. The paper pools by maximum, timm by mean.
+
+    Raises ValueError for stride 1 between different numbers of channels.
     """
 
     def __init__(self, in_channels, out_channels, stride=1, drop_path=0.0, config=PAPER):
         super().__init__()
         hidden = 4 * (out_channels if config.expand_output else in_channels)
         squeezed = (out_channels if config.expand_output else hidden) // 4
-        pooled = stride == 2 and config.stride_in == "pool"
         activation = ACTIVATIONS[config.activation]
+        pool_first = stride == 2 and config.stride_in == "pool"
+        conv_stride = 1 if pool_first else stride
 
-        self.shortcut = make_shortcut(in_channels, out_channels, stride, config, config.conv_bias)
+        self.shortcut = make_shortcut(
+            in_channels, out_channels, stride, config.pool, config.conv_bias
+        )
         self.pre_norm = nn.BatchNorm2d(in_channels)
         self.pre_activation = activation() if config.pre_activation else nn.Identity()
-        self.pool = make_pool("avg") if pooled else nn.Identity()
-        self.expand = nn.Conv2d(in_channels, hidden, kernel_size=1, bias=False)
+        self.pool = make_pool("avg") if pool_first else nn.Identity()
+        self.expand = nn.Conv2d(in_channels, hidden, 1, bias=False)
         self.norm1 = nn.BatchNorm2d(hidden)
         self.depthwise = nn.Conv2d(
-            hidden,
-            hidden,
-            kernel_size=3,
-            stride=1 if pooled else stride,
-            padding=1,
-            groups=hidden,
-            bias=False,
+            hidden, hidden, 3, stride=conv_stride, padding=1, groups=hidden, bias=False
         )
         self.norm2 = nn.BatchNorm2d(hidden)
         self.activation = activation()
         self.squeeze_excite = SqueezeExcite(hidden, squeezed, config.excite_activation)
-        self.excite_before_norm = config.excite_before_norm
-        self.project = nn.Conv2d(hidden, out_channels, kernel_size=1, bias=config.conv_bias)
+        self.excite_first = config.excite_first
+        self.project = nn.Conv2d(hidden, out_channels, 1, bias=config.conv_bias)
         self.drop_path = DropPath(drop_path)
         init_convolutions(self)
 
     def forward(self, x):
         shortcut = self.shortcut(x)
         x = self.pool(self.pre_activation(self.pre_norm(x)))
-        x = self.activation(self.norm1(self.expand(x)))  # [B, hidden, H, W]
-        x = self.depthwise(x)  # [B, hidden, H/stride, W/stride]
-        if self.excite_before_norm:
-            x = self.activation(self.norm2(self.squeeze_excite(x)))
+        x = self.activation(conv_norm(self.expand, self.norm1, x))  # [B, hidden, H, W]
+        if self.excite_first:
+            x = self.activation(self.norm2(self.squeeze_excite(self.depthwise(x))))
         else:
-            x = self.squeeze_excite(self.activation(self.norm2(x)))
+            x = self.squeeze_excite(self.activation(conv_norm(self.depthwise, self.norm2, x)))
         return shortcut + self.drop_path(self.project(x))
 
 
-def make_shortcut(in_channels, out_channels, stride, config, bias):
-    if stride == 2:
-        return Downsample(in_channels, out_channels, config.pool, bias)
-    if in_channels != out_channels:
-        raise ValueError(
-            f"a block of stride 1 keeps its channels, got {in_channels} -> {out_channels}"
-        )
-    return nn.Identity()
-
-
 def init_convolutions(module):
-    """Draws the weights of stem and MBConv as EfficientNet does: variance 2 / fan-out, biases 0."""
+    """Draws weights with variance 2 / fan-out, as EfficientNet does; biases are 0."""
     for layer in module.modules():
         if isinstance(layer, nn.Conv2d | nn.Linear):
             fan_out = layer.weight[:, 0].numel() // getattr(layer, "groups", 1)
@@ -279,38 +279,36 @@ def init_convolutions(module):
                 nn.init.zeros_(layer.bias)
 
 
-def init_transformer(module):
-    """Draws the weights of a transformer block as ViT does: Xavier, biases 0 or all but 0."""
-    for name, layer in module.named_modules():
-        if isinstance(layer, nn.Conv2d | nn.Linear):
-            nn.init.xavier_uniform_(layer.weight)
-            if layer.bias is not None:
-                in_mlp = "feed_forward" in name or "mlp" in name
-                nn.init.normal_(layer.bias, std=1e-6 if in_mlp else 0.0)
-
-
 def relative_position_index(height, width, device=None):
-    """Where in the bias table each pair of pixels looks: [N, N] integers, N = height * width.
+    """Which entry of the bias table each pair of pixels uses: integers [N, N], N = height * width.
 
-    The pair of query (i, j) and key (i', j') shares the entry (i - i' + height - 1,
-    j - j' + width - 1) of a table of 2 * height - 1 by 2 * width - 1 (appendix A.1), here counted
-    row by row. Pixels are counted row by row too.
+    Query (i, j) and key (i', j') use entry (i - i' + height - 1, j - j' + width - 1) of a table of
+    2 * height - 1 by 2 * width - 1 (appendix A.1). Pixels and entries are counted row by row.
     """
     rows = torch.arange(height, device=device).repeat_interleave(width)  # [N]
     columns = torch.arange(width, device=device).repeat(height)  # [N]
-    row_offsets = rows[:, None] - rows + height - 1  # [N, N], 0 to 2 * height - 2
-    column_offsets = columns[:, None] - columns + width - 1
+    row_offsets = rows[:, None] - rows + height - 1  # [N, N]
+    column_offsets = columns[:, None] - columns + width - 1  # [N, N]
     return row_offsets * (2 * width - 1) + column_offsets
 
 
-def interpolation_weights(old, new, device=None):
-    """Resamples `old` offsets to `new` ones, both odd: a matrix [new, old] whose rows sum to 1.
+def resize_table(table, height, width):
+    """A bias table [heads, 2h - 1, 2w - 1] for a grid of another size, differentiably."""
+    rows = interpolation_weights(table.shape[1], 2 * height - 1).to(table)
+    columns = interpolation_weights(table.shape[2], 2 * width - 1).to(table)
+    return rows @ table @ columns.T  # [heads, 2 * height - 1, 2 * width - 1]
 
-    The grid is timm's (`resize_rel_pos_bias_table`, from BEiT): the old offsets 0, 1, 2 ... move to
-    0, 1, 1 + q, 1 + q + q^2 ..., with q such that the last one reaches the new border. So what was
-    learned for neighbours stays with neighbours, and far offsets are stretched; between two old
-    offsets the bias is interpolated linearly. (The paper stretches all offsets alike.)
+
+def interpolation_weights(old, new):
+    """The matrix [new, old] that interpolates `new` offsets from `old` ones, both odd numbers.
+
+    As in timm's `resize_rel_pos_bias_table`, after BEiT: old offsets 0, 1, 2, 3 ... are taken to lie
+    at 0, 1, 1 + q, 1 + q + q^2 ..., with q between 1.01 and 1.5 such that the last one comes to lie
+    at the new border. So neighbours keep what they learned, and only far offsets are stretched. In
+    between it is linear, and beyond the last offset constant. (The paper stretches all alike.)
     """
+    if old == 1:
+        return torch.ones(new, 1)
     low, high = 1.01, 1.5
     while high - low > 1e-6:
         q = (low + high) / 2
@@ -318,36 +316,26 @@ def interpolation_weights(old, new, device=None):
             high = q
         else:
             low = q
-    outward = [sum(q**i for i in range(n)) for n in range(old // 2 + 1)]  # 0, 1, 1 + q, ...
-    positions = torch.tensor([-p for p in outward[:0:-1]] + outward, device=device)  # [old]
-    targets = torch.arange(new, device=device) - new // 2.0  # [new]
-    if old == 1:
-        return torch.ones(new, 1, device=device)
+    outward = [sum(q**i for i in range(n)) for n in range(1, old // 2 + 1)]  # 1, 1 + q, ...
+    positions = torch.tensor([-p for p in reversed(outward)] + [0.0] + outward)  # [old]
+    targets = torch.arange(new) - float(new // 2)  # [new]
     right = torch.searchsorted(positions, targets).clamp(1, old - 1)  # [new]
-    left = positions[right - 1]
-    share = ((targets - left) / (positions[right] - left)).clamp(0, 1)  # of the right neighbour
-    weights = torch.zeros(new, old, device=device)
-    weights.scatter_(1, right[:, None], share[:, None])
-    return weights.scatter_(1, right[:, None] - 1, 1 - share[:, None])
-
-
-def resize_table(table, height, width):
-    """A bias table [heads, 2h - 1, 2w - 1] for a grid of another size, differentiably."""
-    old_rows, old_columns = table.shape[1:]
-    rows = interpolation_weights(old_rows, 2 * height - 1, table.device).to(table.dtype)
-    columns = interpolation_weights(old_columns, 2 * width - 1, table.device).to(table.dtype)
-    return rows @ table @ columns.T  # [heads, 2 * height - 1, 2 * width - 1]
+    left = right - 1
+    share = (targets - positions[left]) / (positions[right] - positions[left])
+    share = share.clamp(0, 1)[:, None]  # of the right neighbour, [new, 1]
+    weights = torch.zeros(new, old)
+    return weights.scatter(1, left[:, None], 1 - share).scatter(1, right[:, None], share)
 
 
 class OffsetBias(nn.Module):
-    """What both kinds of relative bias share: from one number an offset to one a pair of pixels.
+    """What both relative biases share: one number an offset becomes one a pair of pixels.
 
-    (height, width) -> bias [num_heads, N, N], N = height * width, to be added to the attention
-    scores before softmax. Any size works; subclasses say in `table_at` what the numbers are. Which
-    number a pair of pixels uses is arithmetic and not learned: `index` is a buffer.
+    (height, width) -> bias [num_heads, N, N], N = height * width, to be added to the scores before
+    softmax. `grid_size` is the size it is made for; others work too. Which offset a pair has is
+    arithmetic and not learned: `index` is a buffer. Subclasses say in `table_at` what the numbers are.
 
-    In eval mode without gradients the last bias is kept until a parameter, its type or the size
-    changes. (Only writing through `.data` goes unnoticed; `eval()` again clears the memory.)
+    In eval mode without gradients, the last bias is kept until a parameter, its type or the size
+    changes. Only a write through `.data` goes unnoticed, until the next `train()` or `eval()`.
     """
 
     def __init__(self, grid_size):
@@ -359,7 +347,7 @@ class OffsetBias(nn.Module):
     def forward(self, height, width):
         if self.training or torch.is_grad_enabled() or torch.compiler.is_compiling():
             return self.bias_at(height, width)
-        parameters = list(self.parameters())  # kept too, so that no other can take over their ids
+        parameters = list(self.parameters())  # kept with the bias, so that no id is used again
         versions = [(id(p), 0 if p.is_inference() else p._version) for p in parameters]
         key = (height, width, versions)
         if self._kept is None or self._kept[0] != key:
@@ -367,33 +355,29 @@ class OffsetBias(nn.Module):
         return self._kept[2]
 
     def bias_at(self, height, width):
-        """The bias [num_heads, N, N], computed afresh and in full precision under autocast."""
         index = self.index
         if (height, width) != self.grid_size:
-            index = relative_position_index(height, width, index.device)  # [N, N]
+            index = relative_position_index(height, width, index.device)
         with torch.autocast(index.device.type, enabled=False):
             table = self.table_at(height, width).flatten(1)  # [num_heads, offsets]
-        # index_select: the gradient of table[:, index] is five times as slow on a CPU
+        # The same as table[:, index], with a gradient five times as fast on a CPU
         return table.index_select(1, index.flatten()).unflatten(1, index.shape)
-
-    def table_at(self, height, width):
-        """One number a head and offset: [num_heads, 2 * height - 1, 2 * width - 1]."""
-        raise NotImplementedError
 
     def train(self, mode=True):
         self._kept = None
         return super().train(mode)
 
-    def _apply(self, fn, recurse=True):  # what .to(), .double(), .cuda() go through
+    def _apply(self, fn, recurse=True):  # what .to(), .double() and .cuda() call
         self._kept = None
         return super()._apply(fn, recurse)
 
 
 class RelativePositionBias(OffsetBias):
-    """A learned number for every head and every offset between two pixels (equation 3, w_{i-j}).
+    """A learned number for every head and offset, w_{i-j} (equation 3): see `OffsetBias`.
 
-    Follows appendix A.1: a table for each head, made for `grid_size` = (height, width). At another
-    size it is interpolated, when it runs and when a checkpoint of another size is loaded.
+    Each head has a table of its own, of [2 * height - 1, 2 * width - 1] for `grid_size` = (height,
+    width), as in appendix A.1. It is interpolated for other sizes, and for checkpoints of other
+    sizes when they are loaded.
     """
 
     def __init__(self, num_heads, grid_size):
@@ -401,26 +385,24 @@ class RelativePositionBias(OffsetBias):
         height, width = self.grid_size
         self.table = nn.Parameter(torch.empty(num_heads, 2 * height - 1, 2 * width - 1))
         nn.init.trunc_normal_(self.table, std=0.02)
-        self.register_load_state_dict_pre_hook(fit_loaded_table)
 
     def table_at(self, height, width):
         if (height, width) == self.grid_size:
             return self.table
         return resize_table(self.table, height, width)
 
-
-def fit_loaded_table(module, state_dict, prefix, *_):
-    """Before loading: brings a table of another size to the size of this one."""
-    table = state_dict.get(prefix + "table")
-    if table is not None and table.ndim == 3 and table.shape != module.table.shape:
-        state_dict[prefix + "table"] = resize_table(table, *module.grid_size)
+    def _load_from_state_dict(self, state_dict, prefix, *args):
+        table = state_dict.get(prefix + "table")
+        if table is not None and table.shape != self.table.shape:
+            state_dict[prefix + "table"] = resize_table(table, *self.grid_size)
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
 
 class RelativePositionMLP(OffsetBias):
-    """The bias as a smooth function of the offset, learned by a small MLP: timm's `rmlp` models.
+    """The bias as a smooth function of the offset, which a small MLP learns: see `OffsetBias`.
 
-    The offsets enter as sign(d) * log(1 + |d|), so any size works without interpolation. Follows
-    timm's `RelPosMlp` in mode "cr", after Swin V2 (arXiv 2111.09883, section 3.3); not in the paper.
+    Offsets enter as sign(d) * log(1 + |d|), so every size has its values. Not in the paper; follows
+    timm's `RelPosMlp` in mode "cr", after Swin V2 (arXiv 2111.09883).
     """
 
     def __init__(self, num_heads, grid_size, hidden):
@@ -431,29 +413,30 @@ class RelativePositionMLP(OffsetBias):
 
     def table_at(self, height, width):
         weight = self.mlp[0].weight
-        rows = torch.arange(1 - height, height, device=weight.device, dtype=torch.float32)
-        columns = torch.arange(1 - width, width, device=weight.device, dtype=torch.float32)
-        offsets = torch.stack(torch.meshgrid(rows, columns, indexing="ij"), dim=-1)
+        rows = torch.arange(1 - height, height, device=weight.device)
+        columns = torch.arange(1 - width, width, device=weight.device)
+        offsets = torch.stack(torch.meshgrid(rows, columns, indexing="ij"), dim=-1).float()
         offsets = offsets.sign() * offsets.abs().log1p()  # [2 * height - 1, 2 * width - 1, 2]
-        return self.mlp(offsets.to(weight.dtype)).permute(2, 0, 1)
+        return self.mlp(offsets.to(weight.dtype)).permute(2, 0, 1)  # [num_heads, ...]
 
 
 class RelativeAttention(nn.Module):
-    """Multi-head attention over all pixels, with a bias for their offset (section 2.1, equation 3).
+    """Multi-head attention with a bias for the offset between two pixels (equation 3):
 
-    y_i = sum_j softmax_j(q_i . k_j / sqrt(d) + w_{i-j}) v_j, with d = 32 channels a head:
-    [B, in_channels, H, W] -> [B, out_channels, H, W]. With `return_weights=True` also the softmax,
-    [B, num_heads, N, N], N = H * W: row i says where pixel i looks, and sums to 1.
+        y_i = sum_j softmax_j(q_i . k_j / sqrt(d) + w_{i-j}) v_j,  d = 32 channels a head
 
-    Q, K and V come from one 1x1 convolution, here a linear layer on tokens, its output ordered by
-    head and then Q, K, V, as in timm. Raises ValueError unless 32 divides its width.
+    [B, in_channels, H, W] -> [B, out_channels, H, W]. With `return_weights=True` also the softmax
+    [B, num_heads, N, N], N = H * W: row i is where pixel i looks, and sums to 1.
+
+    One 1x1 convolution, here a linear layer on tokens, yields head by head Q, K and V, as in timm.
+    Raises ValueError where 32 does not divide its width.
     """
 
     def __init__(self, in_channels, out_channels, grid_size, config=PAPER):
         super().__init__()
         width = out_channels if config.attend_output else in_channels
         if width % HEAD_DIM:
-            raise ValueError(f"heads of {HEAD_DIM} channels do not divide a width of {width}")
+            raise ValueError(f"attention of width {width} has no heads of {HEAD_DIM} channels")
         self.num_heads = width // HEAD_DIM
         self.qkv = nn.Linear(in_channels, 3 * width)
         if config.position_bias == "mlp":
@@ -475,41 +458,42 @@ class RelativeAttention(nn.Module):
         if return_weights:
             scores = q @ k.transpose(-2, -1) * HEAD_DIM**-0.5 + bias  # [B, heads, N, N]
             weights = scores.softmax(dim=-1)
-            x = self.dropout(weights) @ v
+            x = self.dropout(weights) @ v  # [B, heads, N, d]
         else:  # the same in one kernel
             dropout = self.dropout.p if self.training else 0.0
             x = F.scaled_dot_product_attention(q, k, v, attn_mask=bias[None], dropout_p=dropout)
-        x = self.proj(x.transpose(1, 2).flatten(2))  # [B, heads, N, d] -> [B, N, out_channels]
+        x = self.proj(x.transpose(1, 2).flatten(2))  # [B, N, heads * d] -> [B, N, out_channels]
         x = self.proj_dropout(x).transpose(1, 2).unflatten(2, (height, width))
         return (x, weights) if return_weights else x
 
 
 class TransformerBlock(nn.Module):
-    """Relative attention, then feed-forward; norm first and a residual around each (appendix A.1).
+    """Relative attention and feed-forward layers, norm first (appendix A.1):
 
-    x <- Shortcut(x) + Attention(Pool(Norm(x))), x <- x + FeedForward(Norm(x)):
-    [B, in_channels, H, W] -> [B, out_channels, H/stride, W/stride], rounded up. `grid_size` is the
-    size after the stride.
+        x <- Shortcut(x) + Attention(Pool(Norm(x)))
+        x <- x + FeedForward(Norm(x))
 
-    With stride 2 the shortcut is Proj(Pool(x)), otherwise x itself and no pooling. timm pools by the
-    mean where the paper takes the maximum. Raises ValueError for stride 1 between different numbers
-    of channels.
+    [B, in_channels, H, W] -> [B, out_channels, H/stride, W/stride], rounded up; `grid_size` is the
+    (height, width) that comes out. With stride 2 the shortcut is Proj(Pool(x)), otherwise x, and
+    nothing is pooled. The paper pools by maximum, timm by mean.
+
+    Raises ValueError for stride 1 between different numbers of channels.
     """
 
     def __init__(self, in_channels, out_channels, grid_size, stride=1, drop_path=0.0, config=PAPER):
         super().__init__()
         self.shortcut = make_shortcut(
-            in_channels, out_channels, stride, config, config.shortcut_bias
+            in_channels, out_channels, stride, config.pool, config.shortcut_bias
         )
         self.norm1 = make_norm(in_channels, config)
         self.pool = make_pool(config.pool) if stride == 2 else nn.Identity()
         self.attention = RelativeAttention(in_channels, out_channels, grid_size, config)
-        self.layer_scale1 = make_layer_scale(out_channels, config)
         self.norm2 = make_norm(out_channels, config)
-        self.feed_forward = FeedForward2d(
-            out_channels, 4 * out_channels, dropout=config.projection_dropout
-        )
-        self.layer_scale2 = make_layer_scale(out_channels, config)
+        self.feed_forward = FeedForward2d(out_channels, 4 * out_channels, config.projection_dropout)
+        self.layer_scale1 = self.layer_scale2 = nn.Identity()
+        if config.layer_scale is not None:
+            self.layer_scale1 = LayerScale(out_channels, config.layer_scale)
+            self.layer_scale2 = LayerScale(out_channels, config.layer_scale)
         self.drop_path = DropPath(drop_path)
         init_transformer(self)
 
@@ -519,19 +503,23 @@ class TransformerBlock(nn.Module):
         return x + self.drop_path(self.layer_scale2(self.feed_forward(self.norm2(x))))
 
     def attention_weights(self, x):
-        """Where each pixel looks, for the block's input x: [B, num_heads, N, N], rows sum to 1."""
+        """Where each pixel looks, given the block's input: [B, num_heads, N, N], rows sum to 1."""
         return self.attention(self.pool(self.norm1(x)), return_weights=True)[1]
 
 
 def make_norm(channels, config):
-    norm = {"layer": LayerNorm2d, "batch": nn.BatchNorm2d}[config.norm]
+    norm = nn.BatchNorm2d if config.norm == "batch" else LayerNorm2d
     return norm(channels, eps=1e-6)
 
 
-def make_layer_scale(channels, config):
-    if config.layer_scale is None:
-        return nn.Identity()
-    return LayerScale(channels, config.layer_scale)
+def init_transformer(module):
+    """Draws Xavier-uniform weights, as ViT does; biases are 0, in MLPs all but 0."""
+    for name, layer in module.named_modules():
+        if isinstance(layer, nn.Conv2d | nn.Linear):
+            nn.init.xavier_uniform_(layer.weight)
+            if layer.bias is not None:
+                in_mlp = "feed_forward" in name or "mlp" in name
+                nn.init.normal_(layer.bias, std=1e-6 if in_mlp else 0.0)
 
 
 class Stem(nn.Module):
@@ -542,22 +530,22 @@ class Stem(nn.Module):
 
     def __init__(self, in_channels=3, config=PAPER):
         super().__init__()
-        width1, width2 = config.stem_widths
-        self.conv1 = nn.Conv2d(in_channels, width1, 3, stride=2, padding=1, bias=False)
-        self.norm1 = nn.BatchNorm2d(width1)
+        first, second = config.stem_widths
+        self.conv1 = nn.Conv2d(in_channels, first, 3, stride=2, padding=1, bias=False)
+        self.norm1 = nn.BatchNorm2d(first)
         self.activation = ACTIVATIONS[config.activation]()
-        self.conv2 = nn.Conv2d(width1, width2, 3, padding=1, bias=False)
+        self.conv2 = nn.Conv2d(first, second, 3, padding=1, bias=False)
         init_convolutions(self)
 
     def forward(self, x):
-        return self.conv2(self.activation(self.norm1(self.conv1(x))))
+        return self.conv2(self.activation(conv_norm(self.conv1, self.norm1, x)))
 
 
 class Head(nn.Module):
     """Global average pooling and a classifier: [B, C, H, W] -> logits [B, num_classes].
 
-    There is no CLS token (appendix A.1). With `config.mlp_head`, the mean passes a norm and a tanh
-    layer first, which timm's `coatnet_N` models have and the paper does not mention.
+    There is no CLS token (appendix A.1). With `config.mlp_head` the means pass a norm and a tanh
+    layer first, which timm's `coatnet_N_224` have and the paper does not mention.
     """
 
     def __init__(self, channels, num_classes, config=PAPER):
@@ -577,54 +565,46 @@ class Head(nn.Module):
 
 
 class CoAtNet(nn.Module):
-    """The staged model: a convolutional stem, four stages that each halve the image, and a head.
+    """The staged model: a stem, four stages that each halve the image, and a head (section 2.2).
 
-    Float images [B, in_channels, H, W] of at least 32 x 32 -> logits [B, num_classes]. `image_size`,
-    a number of pixels or (height, width), is the size whose relative positions the model learns;
-    any other size runs too, its bias interpolated. Sizes that 2 does not divide round up.
+    Floating point images [B, in_channels, H, W] -> logits [B, num_classes], for any H and W from 32
+    pixels up; what 2 does not divide rounds up. `image_size`, in pixels or as (height, width), is
+    the size whose relative positions are learned; for others they are interpolated.
 
-    Activations lie channels-last in memory, which is the fast layout; nobody needs to ask for it.
-    Set `grad_checkpointing = True` to recompute each block in the backward pass instead of storing
-    its activations. Follows section 2.2 and appendix A.1, and timm's `MaxxVit` where they differ.
+    The memory layout is channels-last throughout, without anybody asking. With
+    `model.grad_checkpointing = True`, training recomputes each block instead of storing it.
 
-    Raises ValueError for images below 32 x 32 or of another shape, TypeError for integer images.
+    Raises ValueError for images too small or of another shape, TypeError for integers.
     """
 
     def __init__(self, config, num_classes=1000, image_size=224, in_channels=3):
         super().__init__()
         if isinstance(image_size, int):
             image_size = (image_size, image_size)
-        if min(image_size) < MIN_SIZE:
-            raise ValueError(f"image_size is at least {MIN_SIZE}, got {image_size}")
+        check_min_size(*image_size)
         self.config = config
-        self.in_channels = in_channels
         self.image_size = tuple(image_size)
+        self.in_channels = in_channels
         self.grad_checkpointing = False
 
         self.stem = Stem(in_channels, config)
         self.stages = nn.ModuleList()
-        drop_paths = torch.linspace(0, config.drop_path, sum(config.depths), device="cpu").tolist()
-        channels = config.stem_widths[-1]
-        grid_size = halved(self.image_size)
-        for depth, width, letters in zip(
+        channels, grid_size = config.stem_widths[-1], halved(self.image_size)
+        drop_paths = iter(torch.linspace(0, config.drop_path, sum(config.depths), device="cpu"))
+        for depth, width, types in zip(
             config.depths, config.widths, config.block_types, strict=True
         ):
             grid_size = halved(grid_size)
-            letters = letters.ljust(depth, letters[-1])
             stage = nn.Sequential()
-            for letter in letters[:depth]:
-                options = {
-                    "stride": 1 if stage else 2,
-                    "drop_path": drop_paths.pop(0),
-                    "config": config,
-                }
+            for letter in types.ljust(depth, types[-1])[:depth]:
+                options = {"drop_path": next(drop_paths).item(), "config": config}
+                options["stride"] = 1 if stage else 2
                 if letter == "C":
                     stage.append(MBConv(channels, width, **options))
                 else:
                     stage.append(TransformerBlock(channels, width, grid_size, **options))
                 channels = width
             self.stages.append(stage)
-        # With a hidden layer in the head, the norm is in there, after the pooling
         self.norm = nn.Identity() if config.mlp_head else make_norm(channels, config)
         self.head = Head(channels, num_classes, config)
         self.to(memory_format=torch.channels_last)
@@ -633,24 +613,27 @@ class CoAtNet(nn.Module):
         return self.head(self.forward_features(images))
 
     def forward_features(self, images):
-        """The last feature map, as the head gets it: [B, widths[-1], H/32, W/32]."""
+        """What the head gets: [B, widths[-1], H/32, W/32]."""
         return self.norm(self.features(images)[-1])
 
     def features(self, images):
-        """The feature maps of stem and stages, S0 to S4: a list of [B, C, H/s, W/s], s = 2 to 32."""
-        maps = [self.stem(self.prepare(images))]
+        """The outputs of S0 to S4: a list of [B, C, H/s, W/s] for s = 2, 4, 8, 16, 32."""
+        outputs = [self.stem(self.prepare(images))]
         for stage in self.stages:
-            x = maps[-1]
+            x = outputs[-1]
             for block in stage:
-                x = self.run(block, x)
-            maps.append(x)
-        return maps
+                if self.grad_checkpointing and self.training:
+                    x = recomputed(block, x)
+                else:
+                    x = block(x)
+            outputs.append(x)
+        return outputs
 
     def attention_maps(self, images):
-        """Where each pixel looks: {"stages.2.0": [B, heads, H, W, H, W], ...}, one a transformer.
+        """Where tokens look: {"stages.2.0": [B, heads, H, W, H, W], ...}, one a transformer block.
 
-        H x W is that block's grid. `maps[name][0, head, i, j]` is a picture: the attention which the
-        token at row i, column j pays to every token. It sums to 1.
+        H x W is that block's grid. `maps[name][0, head, i, j]` is a picture, which sums to 1: how
+        much the token in row i, column j takes from every token.
         """
         maps = {}
         x = self.stem(self.prepare(images))
@@ -658,166 +641,147 @@ class CoAtNet(nn.Module):
             for b, block in enumerate(stage):
                 inputs, x = x, block(x)
                 if isinstance(block, TransformerBlock):
-                    grid_size = tuple(x.shape[-2:])
-                    weights = block.attention_weights(inputs)  # [B, heads, N, N]
-                    maps[f"stages.{s}.{b}"] = weights.unflatten(3, grid_size).unflatten(
-                        2, grid_size
-                    )
+                    weights, grid = block.attention_weights(inputs), x.shape[-2:]
+                    maps[f"stages.{s}.{b}"] = weights.unflatten(3, grid).unflatten(2, grid)
         return maps
 
     def prepare(self, images):
-        """Checks a batch of images, and lays it channels-last in memory."""
-        if images.ndim != 4 or images.shape[1] != self.in_channels:
-            raise ValueError(
-                f"expected images [B, {self.in_channels}, H, W], got {list(images.shape)}"
-            )
+        """Checks a batch of images and lays it channels-last in memory."""
+        channels = self.in_channels
+        if images.ndim != 4 or images.shape[1] != channels:
+            raise ValueError(f"expected images [B, {channels}, H, W], got {list(images.shape)}")
         if not images.is_floating_point():
-            raise TypeError(
-                f"expected floating point images, got {images.dtype}: "
-                "convert them, divide by 255 and normalise"
-            )
-        if min(images.shape[-2:]) < MIN_SIZE:
-            raise ValueError(
-                f"expected images of at least {MIN_SIZE} x {MIN_SIZE} pixels, "
-                f"got {images.shape[-2]} x {images.shape[-1]}: five halvings need them"
-            )
+            raise TypeError(f"expected normalised floating point images, got {images.dtype}")
+        check_min_size(*images.shape[-2:])
         return images.contiguous(memory_format=torch.channels_last)
 
-    def run(self, block, x):
-        if self.grad_checkpointing and self.training:
-            return checkpoint(
-                block,
-                x,
-                use_reentrant=False,
-                context_fn=lambda: (nullcontext(), without_statistics(block)),
-            )
-        return block(x)
-
     def reset_classifier(self, num_classes):
-        """Replaces the last layer by a fresh one for another number of classes."""
+        """Replaces the last layer by a fresh one, for another number of classes."""
         old = self.head.classifier
-        self.head.classifier = nn.Linear(
-            old.in_features, num_classes, device=old.weight.device, dtype=old.weight.dtype
-        )
+        self.head.classifier = nn.Linear(old.in_features, num_classes).to(old.weight)
 
     def parameter_groups(self, weight_decay=0.05):
-        """Two groups for an optimiser: norms, biases and relative positions get no weight decay."""
-        positions = {
-            id(p) for m in self.modules() if isinstance(m, OffsetBias) for p in m.parameters()
-        }
+        """Two groups for an optimiser: norms, biases and relative positions do not decay."""
+        biases = [m for m in self.modules() if isinstance(m, OffsetBias)]
+        positions = {id(p) for bias in biases for p in bias.parameters()}
         decay, no_decay = [], []
-        for parameter in self.parameters():
-            exempt = parameter.ndim < 2 or id(parameter) in positions
-            (no_decay if exempt else decay).append(parameter)
+        for p in self.parameters():
+            (no_decay if p.ndim < 2 or id(p) in positions else decay).append(p)
         return [
             {"params": decay, "weight_decay": weight_decay},
             {"params": no_decay, "weight_decay": 0.0},
         ]
 
 
-MIN_SIZE = 32
+def check_min_size(height, width):
+    if min(height, width) < MIN_SIZE:
+        raise ValueError(
+            f"expected at least {MIN_SIZE} x {MIN_SIZE} pixels, got {height} x {width}"
+        )
 
 
 def halved(size):
-    """Height and width after a layer of stride 2: half, rounded up."""
-    return tuple((length + 1) // 2 for length in size)
+    """Height and width after a layer of stride 2."""
+    return tuple(math.ceil(length / 2) for length in size)
 
 
-@contextmanager
-def without_statistics(block):
-    """While a checkpointed block runs for the second time, a batch must not count twice."""
+def recomputed(block, x):
+    """block(x), whose activations are computed again in the backward pass instead of stored."""
     norms = [m for m in block.modules() if isinstance(m, nn.BatchNorm2d)]
-    for norm in norms:
-        norm.track_running_stats = False
-    try:
+
+    @contextmanager
+    def second_pass():  # must not count the batch in the running statistics once more
+        for norm in norms:
+            norm.track_running_stats = False
         yield
-    finally:
         for norm in norms:
             norm.track_running_stats = True
 
+    return checkpoint(
+        block, x, use_reentrant=False, context_fn=lambda: (nullcontext(), second_pass())
+    )
 
-# The family. The paper's sizes (table 3) share one set of options; timm's own `_rw` models vary them.
-SIZES = {
-    "pico": {"widths": (64, 128, 256, 512), "stem_widths": (32, 64)},
-    "nano": {"depths": (3, 4, 6, 3), "widths": (64, 128, 256, 512), "stem_widths": (32, 64)},
-    "0": {"depths": (2, 3, 5, 2), "widths": (96, 192, 384, 768), "stem_widths": (64, 64)},
-    "1": {"depths": (2, 6, 14, 2), "widths": (96, 192, 384, 768), "stem_widths": (64, 64)},
-    "2": {"depths": (2, 6, 14, 2), "widths": (128, 256, 512, 1024), "stem_widths": (128, 128)},
-    "3": {"depths": (2, 6, 14, 2), "widths": (192, 384, 768, 1536), "stem_widths": (192, 192)},
-    "4": {"depths": (2, 12, 28, 2), "widths": (192, 384, 768, 1536), "stem_widths": (192, 192)},
-    "5": {"depths": (2, 12, 28, 2), "widths": (256, 512, 1280, 2048), "stem_widths": (192, 192)},
-    "0_rw": {"depths": (2, 3, 7, 2), "stem_widths": (32, 64)},
-    "1_rw": {"depths": (2, 6, 14, 2), "stem_widths": (32, 64)},
-    "2_rw": {
-        "depths": (2, 6, 14, 2),
-        "widths": (128, 256, 512, 1024),
-        "stem_widths": (64, 128),
-        "excite_activation": "silu",
-    },
-    "3_rw": {
-        "depths": (2, 6, 14, 2),
-        "widths": (192, 384, 768, 1536),
-        "stem_widths": (96, 192),
-        "excite_activation": "silu",
-    },
+
+def sized(depths, width, stem_widths):
+    widths = (width, 2 * width, 4 * width, 8 * width)
+    return {"depths": depths, "widths": widths, "stem_widths": stem_widths}
+
+
+# The paper's models (table 3), then timm's own `_rw` ones, which vary almost every option
+NANO = sized((3, 4, 6, 3), 64, (32, 64))
+RW_0 = sized((2, 3, 7, 2), 96, (32, 64))
+RW_1 = sized((2, 6, 14, 2), 96, (32, 64))
+RW_2 = sized((2, 6, 14, 2), 128, (64, 128))
+RW_3 = sized((2, 6, 14, 2), 192, (96, 192))
+RW_NEW = {
+    "activation": "silu",
+    "expand_output": False,
+    "attend_output": False,
+    "mlp_head": False,
 }
-NARROW = replace(PAPER, mlp_head=False, activation="silu", expand_output=False, attend_output=False)
-WIDE = replace(NARROW, pre_activation=True, conv_bias=False, excite_activation="relu")
+RW = {**RW_NEW, "pre_activation": True, "conv_bias": False, "excite_activation": "relu"}
+EARLY = {"excite_first": True, "shortcut_bias": False}
 POOLED = {"stride_in": "pool"}
-EARLY = {"excite_before_norm": True, "shortcut_bias": False}
 MLP = {"position_bias": "mlp"}
-SCALED = {"layer_scale": 1e-6}
-CONFIGS = {
-    **{f"coatnet_{n}_224": replace(PAPER, **SIZES[n]) for n in "012345"},
-    "coatnet_pico_rw_224": replace(NARROW, **SIZES["pico"]),
-    "coatnet_nano_rw_224": replace(NARROW, **SIZES["nano"], **POOLED),
-    "coatnet_rmlp_nano_rw_224": replace(NARROW, **SIZES["nano"], **MLP, position_hidden=384),
-    "coatnet_nano_cc_224": replace(
-        WIDE, **SIZES["nano"], **POOLED, block_types=("C", "C", "CT", "CT")
-    ),
-    "coatnet_0_rw_224": replace(WIDE, **SIZES["0_rw"], **EARLY, **POOLED),
-    "coatnet_bn_0_rw_224": replace(WIDE, **SIZES["0_rw"], **EARLY, norm="batch"),
-    "coatnet_rmlp_0_rw_224": replace(WIDE, **SIZES["0_rw"], **MLP),
-    "coatnet_1_rw_224": replace(WIDE, **SIZES["1_rw"], **EARLY),
-    "coatnet_rmlp_1_rw_224": replace(
-        WIDE, **SIZES["1_rw"], **EARLY, **POOLED, **MLP, position_hidden=384, pool="max"
-    ),
-    "coatnet_rmlp_1_rw2_224": replace(WIDE, **SIZES["1_rw"], **MLP),
-    "coatnet_2_rw_224": replace(WIDE, **SIZES["2_rw"]),
-    "coatnet_rmlp_2_rw_224": replace(WIDE, **SIZES["2_rw"], **MLP, **SCALED),
-    "coatnet_rmlp_2_rw_384": replace(WIDE, **SIZES["2_rw"], **MLP, **SCALED),
-    "coatnet_3_rw_224": replace(WIDE, **SIZES["3_rw"], **SCALED),
-    "coatnet_rmlp_3_rw_224": replace(WIDE, **SIZES["3_rw"], **MLP, **SCALED),
+SCALED = {"excite_activation": "silu", "layer_scale": 1e-6}
+OPTIONS = {
+    "coatnet_0_224": sized((2, 3, 5, 2), 96, (64, 64)),
+    "coatnet_1_224": sized((2, 6, 14, 2), 96, (64, 64)),
+    "coatnet_2_224": sized((2, 6, 14, 2), 128, (128, 128)),
+    "coatnet_3_224": sized((2, 6, 14, 2), 192, (192, 192)),
+    "coatnet_4_224": sized((2, 12, 28, 2), 192, (192, 192)),
+    "coatnet_5_224": sized((2, 12, 28, 2), 256, (192, 192)) | {"widths": (256, 512, 1280, 2048)},
+    "coatnet_pico_rw_224": RW_NEW | sized((2, 3, 5, 2), 64, (32, 64)),
+    "coatnet_nano_rw_224": RW_NEW | NANO | POOLED,
+    "coatnet_nano_cc_224": RW | NANO | POOLED | {"block_types": ("C", "C", "CT", "CT")},
+    "coatnet_0_rw_224": RW | RW_0 | POOLED | EARLY,
+    "coatnet_1_rw_224": RW | RW_1 | EARLY,
+    "coatnet_2_rw_224": RW | RW_2 | {"excite_activation": "silu"},
+    "coatnet_3_rw_224": RW | RW_3 | SCALED,
+    "coatnet_bn_0_rw_224": RW | RW_0 | EARLY | {"norm": "batch"},
+    "coatnet_rmlp_nano_rw_224": RW_NEW | NANO | MLP | {"position_hidden": 384},
+    "coatnet_rmlp_0_rw_224": RW | RW_0 | MLP,
+    "coatnet_rmlp_1_rw_224": RW
+    | RW_1
+    | POOLED
+    | EARLY
+    | MLP
+    | {"position_hidden": 384, "pool": "max"},
+    "coatnet_rmlp_1_rw2_224": RW | RW_1 | MLP,
+    "coatnet_rmlp_2_rw_224": RW | RW_2 | MLP | SCALED,
+    "coatnet_rmlp_2_rw_384": RW | RW_2 | MLP | SCALED,
+    "coatnet_rmlp_3_rw_224": RW | RW_3 | MLP | SCALED,
 }
+CONFIGS = {name: CoAtNetConfig(**options) for name, options in OPTIONS.items()}
 
 
 def list_models():
-    """The names that `create_model` knows: those of `timm.list_models("coatnet_*")`."""
+    """The names that `create_model` knows, those of `timm.list_models("coatnet_*")`, sorted."""
     return sorted(CONFIGS)
 
 
 def get_config(name):
-    """The configuration of a model by name. Raises ValueError for a name that it does not know."""
-    if name in CONFIGS:
-        return CONFIGS[name]
-    near = get_close_matches(name, CONFIGS, n=3, cutoff=0.5) or list_models()
-    raise ValueError(f"no model is called {name!r}; did you mean {', '.join(near)}?")
+    """A model's configuration. Raises ValueError for an unknown name, with the nearest ones."""
+    if name not in CONFIGS:
+        near = get_close_matches(name, CONFIGS, cutoff=0.5) or list_models()
+        raise ValueError(f"there is no model {name!r}; did you mean {', '.join(near)}?")
+    return CONFIGS[name]
 
 
 def create_model(
     name, num_classes=1000, image_size=224, pretrained=False, in_channels=3, **options
 ):
-    """A CoAtNet by its timm name, such as "coatnet_0_224"; `list_models()` has them all.
+    """A CoAtNet by its name in timm, such as "coatnet_0_224"; `list_models()` has them all.
 
-    `options` replace fields of its `CoAtNetConfig`, for example drop_path=0.2. With
-    `pretrained=True`, timm fetches its ImageNet weights; for other numbers of classes or channels
-    it adapts them as always, and for another `image_size` the bias tables are interpolated.
+    `options` replace fields of the model's `CoAtNetConfig`, such as drop_path=0.2. `pretrained=True`
+    fetches ImageNet weights through timm. Its first layer is adapted to `in_channels`, and bias
+    tables to `image_size`; the classifier stays a fresh one unless it has `num_classes` outputs,
+    which are 1000, and 11821 for coatnet_3_rw_224.
 
-    Raises ValueError for an unknown name, and with `pretrained=True` for one without published
-    weights; ConnectionError without network.
+    Raises ValueError for an unknown name, and when asked for weights that nobody published;
+    ConnectionError where there is no network.
     """
-    config = replace(get_config(name), **options)
-    model = CoAtNet(config, num_classes, image_size, in_channels)
+    model = CoAtNet(replace(get_config(name), **options), num_classes, image_size, in_channels)
     if pretrained:
         timm_model = fetch(name, num_classes=num_classes, in_chans=in_channels)
         model.load_state_dict(from_timm(timm_model).state_dict())
@@ -826,75 +790,70 @@ def create_model(
 
 def fetch(name, **options):
     """timm's model with its published weights. Raises as `create_model` does."""
-    import timm
+    import timm  # here alone, since the models themselves do not need it
     from huggingface_hub import constants, try_to_load_from_cache
 
-    published = sorted({full.split(".")[0] for full in timm.list_pretrained("coatnet_*")})
+    published = sorted({tagged.split(".")[0] for tagged in timm.list_pretrained("coatnet_*")})
     if name not in published:
-        raise ValueError(
-            f"there are no published weights for {name}; there are for {', '.join(published)}"
-        )
+        raise ValueError(f"{name} has no published weights; these have: {', '.join(published)}")
     try:
-        # Asked first, because without network the hub's client would retry for a minute
         repository = timm.get_pretrained_cfg(name).hf_hub_id
         if not try_to_load_from_cache(repository, "model.safetensors"):
-            with suppress(HTTPError):  # any answer will do
+            # Ask first: without a network, the download would go on trying for a minute
+            with suppress(HTTPError):  # an answer, whatever it says
                 urlopen(Request(constants.ENDPOINT, method="HEAD"), timeout=10)
         return timm.create_model(name, pretrained=True, **options)
     except OSError as error:
-        raise ConnectionError(
-            f"could not fetch the weights of {name}, is there a network? ({error})"
-        ) from None
+        raise ConnectionError(f"no network to fetch {name} from: {error}") from None
 
 
-# timm's names in ours, replaced from top to bottom
+# What timm calls its layers, and what we do; replaced from top to bottom
 TIMM_NAMES = {
     ".blocks.": ".",
-    ".attn.rel_pos.relative_position_bias_table": ".attention.position_bias.table",
-    ".attn.rel_pos.mlp.fc1.": ".attention.position_bias.mlp.0.",
-    ".attn.rel_pos.mlp.fc2.": ".attention.position_bias.mlp.3.",
-    ".attn.": ".attention.",
-    ".mlp.fc1.": ".feed_forward.net.0.",
-    ".mlp.fc2.": ".feed_forward.net.3.",
-    ".norm1.norm.": ".norm1.",
-    ".ls1.gamma": ".layer_scale1.scale",
-    ".ls2.gamma": ".layer_scale2.scale",
-    ".shortcut.expand.": ".shortcut.proj.",
     ".conv1_1x1.": ".expand.",
     ".conv2_kxk.": ".depthwise.",
     ".conv3_1x1.": ".project.",
     ".se_early.": ".se.",
     ".se.fc1.": ".squeeze_excite.squeeze.",
     ".se.fc2.": ".squeeze_excite.excite.",
+    ".shortcut.expand.": ".shortcut.proj.",
+    ".norm1.norm.": ".norm1.",
+    ".attn.rel_pos.relative_position_bias_table": ".attention.position_bias.table",
+    ".attn.rel_pos.mlp.fc1.": ".attention.position_bias.mlp.0.",
+    ".attn.rel_pos.mlp.fc2.": ".attention.position_bias.mlp.3.",
+    ".attn.": ".attention.",
+    ".ls1.gamma": ".layer_scale1.scale",
+    ".ls2.gamma": ".layer_scale2.scale",
+    ".mlp.fc1.": ".feed_forward.net.0.",
+    ".mlp.fc2.": ".feed_forward.net.3.",
     "head.pre_logits.fc.": "head.hidden.",
     "head.fc.": "head.classifier.",
 }
 
 
 def from_timm(timm_model):
-    """A CoAtNet with the weights of a timm one, on its device and in its type and mode.
+    """A CoAtNet with the weights of a timm one, in its type, on its device and in its mode.
 
-    The model comes from `timm.create_model("coatnet_...")`, with any `img_size`, `in_chans`,
-    `num_classes`, `depths`, `embed_dim` or `stem_width`. Raises ValueError for other models.
+    For what `timm.create_model("coatnet_...")` returns, with any `img_size`, `in_chans`,
+    `num_classes`, `depths`, `embed_dim` and `stem_width`. Raises ValueError for other models.
     """
     name = (getattr(timm_model, "pretrained_cfg", None) or {}).get("architecture", "")
-    stem = timm_model.stem
+    config = get_config(name)
+    stem, stages = timm_model.stem, timm_model.stages
     config = replace(
-        get_config(name),
-        depths=tuple(len(stage.blocks) for stage in timm_model.stages),
+        config,
+        depths=tuple(len(stage.blocks) for stage in stages),
         widths=tuple(info["num_chs"] for info in timm_model.feature_info[1:]),
         stem_widths=(stem.conv1.out_channels, stem.conv2.out_channels),
     )
-    model = CoAtNet(config, timm_model.num_classes, tuple(timm_model.img_size), timm_model.in_chans)
-    model.to(stem.conv1.weight).train(timm_model.training)
-
-    ours = model.state_dict()
+    model = CoAtNet(config, timm_model.num_classes, timm_model.img_size, timm_model.in_chans)
+    shapes = {key: value.shape for key, value in model.state_dict().items()}
     weights = {}
     for key, value in timm_model.state_dict().items():
-        for timm_name, our_name in TIMM_NAMES.items():
-            key = key.replace(timm_name, our_name)
+        for theirs, ours in TIMM_NAMES.items():
+            key = key.replace(theirs, ours)
         if key.endswith("position_bias.table"):
             value = value.T  # [offsets, heads] -> [heads, offsets]
-        weights[key] = value.reshape(ours[key].shape)  # 1x1 convolutions become linear layers
+        weights[key] = value.reshape(shapes[key])  # a 1x1 convolution's weights become a matrix
     model.load_state_dict(weights)
-    return model
+    return model.to(stem.conv1.weight).train(timm_model.training)
