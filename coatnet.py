@@ -108,7 +108,6 @@ class CoAtNetConfig:
 PAPER = CoAtNetConfig()
 ACTIVATIONS = {"gelu": nn.GELU, "silu": nn.SiLU, "relu": nn.ReLU}
 HEAD_DIM = 32  # channels a head, in all models (appendix A.1)
-MIN_SIZE = 32  # pixels; the model halves an image five times
 
 
 class LayerNorm2d(nn.LayerNorm):
@@ -137,11 +136,7 @@ class LayerScale(nn.Module):
 
 
 class DropPath(nn.Module):
-    """Stochastic depth (Huang et al., arXiv 1603.09382): [B, C, H, W] -> the same.
-
-    In training, each sample becomes zero with probability `rate` in [0, 1); the others grow by
-    1 / (1 - rate), which keeps the mean.
-    """
+    """Stochastic depth (Huang et al., arXiv 1603.09382): zeroes whole samples in training."""
 
     def __init__(self, rate):
         super().__init__()
@@ -152,24 +147,6 @@ class DropPath(nn.Module):
             return x
         keep = torch.rand(len(x), 1, 1, 1, device=x.device) >= self.rate  # [B, 1, 1, 1]
         return x * (keep.to(x.dtype) / (1 - self.rate))
-
-
-class Downsample(nn.Module):
-    """The shortcut of a block that halves the image, Proj(Pool(x)) (appendix A.1).
-
-    [B, in_channels, H, W] -> [B, out_channels, H/2, W/2], rounded up. Nothing is projected where
-    the channels stay the same.
-    """
-
-    def __init__(self, in_channels, out_channels, pool, bias=True):
-        super().__init__()
-        self.pool = make_pool(pool)
-        self.proj = nn.Identity()
-        if in_channels != out_channels:
-            self.proj = nn.Conv2d(in_channels, out_channels, kernel_size=1, bias=bias)
-
-    def forward(self, x):
-        return self.proj(self.pool(x))
 
 
 def make_pool(kind):
@@ -183,11 +160,16 @@ def make_pool(kind):
 
 
 def make_shortcut(in_channels, out_channels, stride, pool, bias):
-    if stride == 2:
-        return Downsample(in_channels, out_channels, pool, bias)
+    """Proj(Pool(x)) for a block that halves the image, x for others (appendix A.1)."""
+    if stride == 1:
+        if in_channels != out_channels:
+            raise ValueError(f"stride 1 keeps the channels, got {in_channels} -> {out_channels}")
+        return nn.Identity()
+    shortcut = nn.Sequential()
+    shortcut.add_module("pool", make_pool(pool))
     if in_channels != out_channels:
-        raise ValueError(f"stride 1 keeps the channels, got {in_channels} -> {out_channels}")
-    return nn.Identity()
+        shortcut.add_module("proj", nn.Conv2d(in_channels, out_channels, 1, bias=bias))
+    return shortcut
 
 
 def conv_norm(conv, norm, x):
@@ -203,7 +185,7 @@ def conv_norm(conv, norm, x):
 class SqueezeExcite(nn.Module):
     """Squeeze-and-excitation (Hu et al., arXiv 1709.01507, section 3): [B, C, H, W] -> the same.
 
-    Every channel is scaled by a number in (0, 1), which two layers compute from all channels' means.
+    Two layers compute a factor in (0, 1) for each channel from the means of all channels.
     """
 
     def __init__(self, channels, hidden_channels, activation="silu"):
@@ -302,10 +284,10 @@ def resize_table(table, height, width):
 def interpolation_weights(old, new):
     """The matrix [new, old] that interpolates `new` offsets from `old` ones, both odd numbers.
 
-    As in timm's `resize_rel_pos_bias_table`, after BEiT: old offsets 0, 1, 2, 3 ... are taken to lie
-    at 0, 1, 1 + q, 1 + q + q^2 ..., with q between 1.01 and 1.5 such that the last one comes to lie
-    at the new border. So neighbours keep what they learned, and only far offsets are stretched. In
-    between it is linear, and beyond the last offset constant. (The paper stretches all alike.)
+    As in timm's `resize_rel_pos_bias_table`, after BEiT: old offsets 0, 1, 2, 3 ... come to lie at
+    0, 1, 1 + q, 1 + q + q^2 ..., with q from 1.01 to 1.5 such that the last is at the new border.
+    So neighbours keep what they learned, and only far offsets are stretched. In between it is
+    linear, and beyond the last offset constant. (The paper stretches all offsets alike.)
     """
     if old == 1:
         return torch.ones(new, 1)
@@ -327,21 +309,23 @@ def interpolation_weights(old, new):
     return weights.scatter(1, left[:, None], 1 - share).scatter(1, right[:, None], share)
 
 
-class OffsetBias(nn.Module):
-    """What both relative biases share: one number an offset becomes one a pair of pixels.
+class RelativePositionBias(nn.Module):
+    """A learned number for every head and every offset of two pixels, w_{i-j} (equation 3).
 
     (height, width) -> bias [num_heads, N, N], N = height * width, to be added to the scores before
-    softmax. `grid_size` is the size it is made for; others work too. Which offset a pair has is
-    arithmetic and not learned: `index` is a buffer. Subclasses say in `table_at` what the numbers are.
+    softmax. Each head has a table [2 * height - 1, 2 * width - 1], made for `grid_size` = (height,
+    width) as in appendix A.1, interpolated for other sizes and for checkpoints of other sizes.
+    Which entry a pair of pixels uses is arithmetic and not learned: `index` is a buffer.
 
-    In eval mode without gradients, the last bias is kept until a parameter, its type or the size
-    changes. Only a write through `.data` goes unnoticed, until the next `train()` or `eval()`.
+    In eval mode without gradients, the last bias is kept until a parameter or the size changes.
     """
 
-    def __init__(self, grid_size):
+    def __init__(self, num_heads, grid_size):
         super().__init__()
-        self.grid_size = tuple(grid_size)
-        self.register_buffer("index", relative_position_index(*self.grid_size), persistent=False)
+        height, width = self.grid_size = tuple(grid_size)
+        self.register_buffer("index", relative_position_index(height, width), persistent=False)
+        self.table = nn.Parameter(torch.empty(num_heads, 2 * height - 1, 2 * width - 1))
+        nn.init.trunc_normal_(self.table, std=0.02)
         self._kept = None
 
     def forward(self, height, width):
@@ -363,30 +347,8 @@ class OffsetBias(nn.Module):
         # The same as table[:, index], with a gradient five times as fast on a CPU
         return table.index_select(1, index.flatten()).unflatten(1, index.shape)
 
-    def train(self, mode=True):
-        self._kept = None
-        return super().train(mode)
-
-    def _apply(self, fn, recurse=True):  # what .to(), .double() and .cuda() call
-        self._kept = None
-        return super()._apply(fn, recurse)
-
-
-class RelativePositionBias(OffsetBias):
-    """A learned number for every head and offset, w_{i-j} (equation 3): see `OffsetBias`.
-
-    Each head has a table of its own, of [2 * height - 1, 2 * width - 1] for `grid_size` = (height,
-    width), as in appendix A.1. It is interpolated for other sizes, and for checkpoints of other
-    sizes when they are loaded.
-    """
-
-    def __init__(self, num_heads, grid_size):
-        super().__init__(grid_size)
-        height, width = self.grid_size
-        self.table = nn.Parameter(torch.empty(num_heads, 2 * height - 1, 2 * width - 1))
-        nn.init.trunc_normal_(self.table, std=0.02)
-
     def table_at(self, height, width):
+        """One number a head and offset: [num_heads, 2 * height - 1, 2 * width - 1]."""
         if (height, width) == self.grid_size:
             return self.table
         return resize_table(self.table, height, width)
@@ -397,16 +359,25 @@ class RelativePositionBias(OffsetBias):
             state_dict[prefix + "table"] = resize_table(table, *self.grid_size)
         super()._load_from_state_dict(state_dict, prefix, *args)
 
+    def train(self, mode=True):
+        self._kept = None  # writes through .data leave no other trace
+        return super().train(mode)
 
-class RelativePositionMLP(OffsetBias):
-    """The bias as a smooth function of the offset, which a small MLP learns: see `OffsetBias`.
+    def _apply(self, fn, recurse=True):
+        self._kept = None  # .to(), .double() and .cuda() come here
+        return super()._apply(fn, recurse)
 
-    Offsets enter as sign(d) * log(1 + |d|), so every size has its values. Not in the paper; follows
-    timm's `RelPosMlp` in mode "cr", after Swin V2 (arXiv 2111.09883).
+
+class RelativePositionMLP(RelativePositionBias):
+    """The same with a small MLP of the offset in place of the table, good for every size.
+
+    Offsets enter as sign(d) * log(1 + |d|). Not in the paper; follows timm's `RelPosMlp` in mode
+    "cr", after Swin V2 (arXiv 2111.09883).
     """
 
     def __init__(self, num_heads, grid_size, hidden):
-        super().__init__(grid_size)
+        super().__init__(num_heads, grid_size)
+        self.table = None
         self.mlp = nn.Sequential(
             nn.Linear(2, hidden), nn.ReLU(), nn.Dropout(0.125), nn.Linear(hidden, num_heads)
         )
@@ -417,7 +388,7 @@ class RelativePositionMLP(OffsetBias):
         columns = torch.arange(1 - width, width, device=weight.device)
         offsets = torch.stack(torch.meshgrid(rows, columns, indexing="ij"), dim=-1).float()
         offsets = offsets.sign() * offsets.abs().log1p()  # [2 * height - 1, 2 * width - 1, 2]
-        return self.mlp(offsets.to(weight.dtype)).permute(2, 0, 1)  # [num_heads, ...]
+        return self.mlp(offsets.to(weight.dtype)).permute(2, 0, 1)
 
 
 class RelativeAttention(nn.Module):
@@ -525,7 +496,7 @@ def init_transformer(module):
 class Stem(nn.Module):
     """S0: two 3x3 convolutions, the first of stride 2 (section 2.2).
 
-    [B, in_channels, H, W] -> [B, stem_widths[1], H/2, W/2], rounded up.
+    [B, in_channels, H, W] -> [B, C, H/2, W/2], rounded up.
     """
 
     def __init__(self, in_channels=3, config=PAPER):
@@ -622,10 +593,7 @@ class CoAtNet(nn.Module):
         for stage in self.stages:
             x = outputs[-1]
             for block in stage:
-                if self.grad_checkpointing and self.training:
-                    x = recomputed(block, x)
-                else:
-                    x = block(x)
+                x = recomputed(block, x) if self.grad_checkpointing else block(x)
             outputs.append(x)
         return outputs
 
@@ -662,7 +630,7 @@ class CoAtNet(nn.Module):
 
     def parameter_groups(self, weight_decay=0.05):
         """Two groups for an optimiser: norms, biases and relative positions do not decay."""
-        biases = [m for m in self.modules() if isinstance(m, OffsetBias)]
+        biases = [m for m in self.modules() if isinstance(m, RelativePositionBias)]
         positions = {id(p) for bias in biases for p in bias.parameters()}
         decay, no_decay = [], []
         for p in self.parameters():
@@ -674,10 +642,8 @@ class CoAtNet(nn.Module):
 
 
 def check_min_size(height, width):
-    if min(height, width) < MIN_SIZE:
-        raise ValueError(
-            f"expected at least {MIN_SIZE} x {MIN_SIZE} pixels, got {height} x {width}"
-        )
+    if min(height, width) < 32:  # the model halves an image five times
+        raise ValueError(f"expected at least 32 x 32 pixels, got {height} x {width}")
 
 
 def halved(size):
@@ -688,14 +654,17 @@ def halved(size):
 def recomputed(block, x):
     """block(x), whose activations are computed again in the backward pass instead of stored."""
     norms = [m for m in block.modules() if isinstance(m, nn.BatchNorm2d)]
+    momenta = [norm.momentum for norm in norms]
 
     @contextmanager
     def second_pass():  # must not count the batch in the running statistics once more
         for norm in norms:
-            norm.track_running_stats = False
-        yield
-        for norm in norms:
-            norm.track_running_stats = True
+            norm.momentum = 0.0
+        try:
+            yield
+        finally:
+            for norm, momentum in zip(norms, momenta, strict=True):
+                norm.momentum = momentum
 
     return checkpoint(
         block, x, use_reentrant=False, context_fn=lambda: (nullcontext(), second_pass())
@@ -707,23 +676,19 @@ def sized(depths, width, stem_widths):
     return {"depths": depths, "widths": widths, "stem_widths": stem_widths}
 
 
-# The paper's models (table 3), then timm's own `_rw` ones, which vary almost every option
 NANO = sized((3, 4, 6, 3), 64, (32, 64))
 RW_0 = sized((2, 3, 7, 2), 96, (32, 64))
 RW_1 = sized((2, 6, 14, 2), 96, (32, 64))
-RW_2 = sized((2, 6, 14, 2), 128, (64, 128))
-RW_3 = sized((2, 6, 14, 2), 192, (96, 192))
-RW_NEW = {
-    "activation": "silu",
-    "expand_output": False,
-    "attend_output": False,
-    "mlp_head": False,
-}
-RW = {**RW_NEW, "pre_activation": True, "conv_bias": False, "excite_activation": "relu"}
-EARLY = {"excite_first": True, "shortcut_bias": False}
+RW_2 = sized((2, 6, 14, 2), 128, (64, 128)) | {"excite_activation": "silu"}
+RW_3 = sized((2, 6, 14, 2), 192, (96, 192)) | {"excite_activation": "silu"}
+NEW = {"activation": "silu", "expand_output": False, "attend_output": False, "mlp_head": False}
+RW = NEW | {"pre_activation": True, "conv_bias": False, "excite_activation": "relu"}
 POOLED = {"stride_in": "pool"}
+EARLY = {"excite_first": True, "shortcut_bias": False}
 MLP = {"position_bias": "mlp"}
-SCALED = {"excite_activation": "silu", "layer_scale": 1e-6}
+MLP_384 = MLP | {"position_hidden": 384}
+SCALED = {"layer_scale": 1e-6}
+# The paper's models (table 3), then timm's own `_rw` ones, which vary almost every option
 OPTIONS = {
     "coatnet_0_224": sized((2, 3, 5, 2), 96, (64, 64)),
     "coatnet_1_224": sized((2, 6, 14, 2), 96, (64, 64)),
@@ -731,22 +696,17 @@ OPTIONS = {
     "coatnet_3_224": sized((2, 6, 14, 2), 192, (192, 192)),
     "coatnet_4_224": sized((2, 12, 28, 2), 192, (192, 192)),
     "coatnet_5_224": sized((2, 12, 28, 2), 256, (192, 192)) | {"widths": (256, 512, 1280, 2048)},
-    "coatnet_pico_rw_224": RW_NEW | sized((2, 3, 5, 2), 64, (32, 64)),
-    "coatnet_nano_rw_224": RW_NEW | NANO | POOLED,
+    "coatnet_pico_rw_224": NEW | NANO | {"depths": (2, 3, 5, 2)},
+    "coatnet_nano_rw_224": NEW | NANO | POOLED,
     "coatnet_nano_cc_224": RW | NANO | POOLED | {"block_types": ("C", "C", "CT", "CT")},
     "coatnet_0_rw_224": RW | RW_0 | POOLED | EARLY,
     "coatnet_1_rw_224": RW | RW_1 | EARLY,
-    "coatnet_2_rw_224": RW | RW_2 | {"excite_activation": "silu"},
+    "coatnet_2_rw_224": RW | RW_2,
     "coatnet_3_rw_224": RW | RW_3 | SCALED,
     "coatnet_bn_0_rw_224": RW | RW_0 | EARLY | {"norm": "batch"},
-    "coatnet_rmlp_nano_rw_224": RW_NEW | NANO | MLP | {"position_hidden": 384},
+    "coatnet_rmlp_nano_rw_224": NEW | NANO | MLP_384,
     "coatnet_rmlp_0_rw_224": RW | RW_0 | MLP,
-    "coatnet_rmlp_1_rw_224": RW
-    | RW_1
-    | POOLED
-    | EARLY
-    | MLP
-    | {"position_hidden": 384, "pool": "max"},
+    "coatnet_rmlp_1_rw_224": RW | RW_1 | POOLED | EARLY | MLP_384 | {"pool": "max"},
     "coatnet_rmlp_1_rw2_224": RW | RW_1 | MLP,
     "coatnet_rmlp_2_rw_224": RW | RW_2 | MLP | SCALED,
     "coatnet_rmlp_2_rw_384": RW | RW_2 | MLP | SCALED,
@@ -773,10 +733,10 @@ def create_model(
 ):
     """A CoAtNet by its name in timm, such as "coatnet_0_224"; `list_models()` has them all.
 
-    `options` replace fields of the model's `CoAtNetConfig`, such as drop_path=0.2. `pretrained=True`
-    fetches ImageNet weights through timm. Its first layer is adapted to `in_channels`, and bias
-    tables to `image_size`; the classifier stays a fresh one unless it has `num_classes` outputs,
-    which are 1000, and 11821 for coatnet_3_rw_224.
+    `options` replace fields of the model's `CoAtNetConfig`, such as drop_path=0.2. With
+    `pretrained=True`, timm fetches ImageNet weights. They are adapted to `in_channels` and
+    `image_size`, but the classifier is a fresh one where `num_classes` is not theirs (1000, and
+    11821 for coatnet_3_rw_224).
 
     Raises ValueError for an unknown name, and when asked for weights that nobody published;
     ConnectionError where there is no network.

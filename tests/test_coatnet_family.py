@@ -30,7 +30,7 @@ from coatnet import (
 )
 
 NAMES = timm.list_models("coatnet_*")
-LARGE = ("_2", "_3", "_4", "_5")
+LARGE = {"2", "3", "4", "5"}
 SMALL = CoAtNetConfig(depths=(1, 1, 2, 1), widths=(32, 32, 64, 64), stem_widths=(16, 32))
 TINY = {"depths": (1, 1, 2, 1), "embed_dim": (32, 64, 96, 128), "stem_width": (16, 32)}
 
@@ -58,7 +58,7 @@ def randomise(model):
 
 
 def timm_model(name, **options):
-    if any(size in name for size in LARGE):
+    if LARGE & set(name.split("_")):
         options = {"depths": (1, 1, 2, 2), **options}
     return randomise(timm.create_model(name, **{"num_classes": 7, **options})).eval()
 
@@ -90,7 +90,7 @@ def test_parameter_count_is_timms(name):
 def test_logits_are_timms_in_float32(name):
     theirs = timm_model(name)
     ours = from_timm(theirs)
-    images = torch.randn(2, 3, *theirs.img_size)
+    images = torch.randn(1, 3, *theirs.img_size)
     with torch.no_grad():
         expected, logits = theirs(images), ours(images)
         assert_close(logits, expected, 1e-4)
@@ -267,7 +267,7 @@ def test_wrong_images_are_named(images, error, message):
 def test_wrong_models_are_named():
     with pytest.raises(ValueError, match="at least 32 x 32 pixels, got 16 x 64"):
         CoAtNet(SMALL, image_size=(16, 64))
-    with pytest.raises(ValueError, match="did you mean.*coatnet_0_224"):
+    with pytest.raises(ValueError, match=r"did you mean.*coatnet_0_224"):
         create_model("coatnet_0_225")
     with pytest.raises(ValueError, match="stride 1 keeps the channels, got 8 -> 16"):
         MBConv(8, 16)
@@ -359,7 +359,7 @@ def test_no_network_is_one_line(monkeypatch):
 
     monkeypatch.setattr(coatnet, "urlopen", unreachable)
     monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda *_: None)
-    with pytest.raises(ConnectionError, match="no network.*coatnet_nano_rw_224") as caught:
+    with pytest.raises(ConnectionError, match=r"no network.*coatnet_nano_rw_224") as caught:
         create_model("coatnet_nano_rw_224", pretrained=True)
     assert "\n" not in str(caught.value)
     assert caught.value.__suppress_context__
@@ -427,7 +427,8 @@ def test_checkpointing_changes_neither_gradients_nor_statistics(norm):
     for (name, p), q in zip(model.named_parameters(), other.parameters(), strict=True):
         torch.testing.assert_close(q.grad, p.grad, msg=name)
     for (name, value), b in zip(model.named_buffers(), other.buffers(), strict=True):
-        assert torch.equal(value, b), name
+        if not name.endswith("num_batches_tracked"):  # which nothing reads
+            assert torch.equal(value, b), name
     before = other.stem.norm1.running_mean.clone(), other.stages[0][0].norm1.running_mean.clone()
     other(images)
     assert not torch.equal(other.stem.norm1.running_mean, before[0])
@@ -438,9 +439,9 @@ def test_stochastic_depth_drops_samples_and_keeps_the_mean():
     drop = coatnet.DropPath(0.25)
     x = torch.ones(4000, 1, 2, 1)
     y = drop(x)
-    assert set(y.unique().tolist()) == {0.0, pytest.approx(4 / 3)}
+    assert sorted(y.unique().tolist()) == pytest.approx([0, 4 / 3])
     assert torch.equal(y[:, :, :1], y[:, :, 1:])  # whole samples
-    assert y.mean() == pytest.approx(1, abs=0.05)
+    assert y.mean().item() == pytest.approx(1, abs=0.05)
     assert drop.eval()(x) is x
     model = small_model(drop_path=0.4)
     rates = [m.rate for m in model.modules() if isinstance(m, coatnet.DropPath)]
@@ -465,11 +466,15 @@ def test_first_weights_are_drawn_as_timm_draws_them(name):
     options = {"depths": (1, 1, 2, 1)}
     theirs = from_timm(timm.create_model(name, **options)).state_dict()
     for key, ours in create_model(name, **options).state_dict().items():
-        if ours.numel() < 2000 or not theirs[key].std() > 0:
-            assert ours.float().mean() == pytest.approx(theirs[key].float().mean(), abs=0.05), key
-        if ours.numel() >= 2000:
-            assert ours.std() == pytest.approx(theirs[key].std(), rel=0.1), key
-            assert ours.abs().max() == pytest.approx(theirs[key].abs().max(), rel=0.5), key
+        if "num_batches" in key:
+            continue
+        spread, expected = ours.std().item(), theirs[key].std().item()
+        if expected < 1e-5:  # constants, and biases that are all but 0
+            torch.testing.assert_close(ours, theirs[key], atol=1e-5, rtol=1e-5, msg=key)
+        assert spread == pytest.approx(expected, rel=5 / ours.numel() ** 0.5, abs=1e-9), key
+        if ours.numel() > 5000 and expected > 0:  # a uniform distribution or a normal one
+            ratio = (ours.abs().max() / theirs[key].abs().max()).item()
+            assert ratio == pytest.approx(1, abs=0.4), key
 
 
 @pytest.mark.parametrize("name", ["coatnet_0_224", "coatnet_rmlp_2_rw_224"])
@@ -485,7 +490,7 @@ def test_norms_biases_and_relative_positions_do_not_decay(name):
     assert not decaying & resting
     for n in decaying:
         assert n.endswith("weight"), n
-        assert "norm" not in n and "position_bias" not in n, n
+        assert not any(part in n for part in ("norm", "position_bias")), n
     for n in resting:
         assert n.endswith(("bias", "scale")) or "norm" in n or "position_bias" in n, n
 
