@@ -2,8 +2,8 @@
 
 timm is the oracle. All weights and statistics are drawn at random, bias tables and BatchNorm's
 included, because their first values, zeros and ones, would hide mistakes. Logits of sizes 1 to 5
-are compared at depths (1, 1, 2, 2) and 96 px with otherwise unchanged options, those of the others in
-full at 224 px; parameters are counted in full.
+are compared at depths (1, 1, 2, 2) and 96 px with otherwise unchanged options, those of the
+others in full at 224 px; parameters are counted in full.
 """
 
 import copy
@@ -157,7 +157,7 @@ def test_tables_of_any_size_are_interpolated_as_timm_does(old, new):
 
 @pytest.mark.parametrize("size", [(56, 56), (50, 50), (100, 72), (33, 47), (32, 32)])
 @pytest.mark.parametrize("name", ["coatnet_0_224", "coatnet_rmlp_1_rw_224", "coatnet_nano_cc_224"])
-def test_every_size_runs_forward_and_backward(name, size):
+def test_complaint_every_size_runs_forward_and_backward(name, size):
     options = {"depths": (1, 1, 2, 2), "widths": (32, 32, 64, 64)}
     model = create_model(name, num_classes=5, **options).train()  # built for 224 x 224
     logits = model(torch.randn(2, 3, *size))
