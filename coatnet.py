@@ -355,7 +355,7 @@ class RelativePositionBias(nn.Module):
 
     def _load_from_state_dict(self, state_dict, prefix, *args):
         table = state_dict.get(prefix + "table")
-        if table is not None and table.shape != self.table.shape:
+        if table is not None and self.table is not None and table.shape != self.table.shape:
             state_dict[prefix + "table"] = resize_table(table, *self.grid_size)
         super()._load_from_state_dict(state_dict, prefix, *args)
 
