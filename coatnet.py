@@ -8,6 +8,7 @@ import math
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
+from functools import partial
 from itertools import pairwise
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
@@ -106,7 +107,11 @@ class CoAtNetConfig:
 
 
 PAPER = CoAtNetConfig()
-ACTIVATIONS = {"gelu": nn.GELU, "silu": nn.SiLU, "relu": nn.ReLU}
+ACTIVATIONS = {
+    "gelu": nn.GELU,
+    "silu": partial(nn.SiLU, inplace=True),  # what goes in is a layer's result, used here alone
+    "relu": partial(nn.ReLU, inplace=True),
+}
 HEAD_DIM = 32  # channels a head, in all models (appendix A.1)
 
 
