@@ -163,7 +163,7 @@ def drift(root=ROOT):
 
 
 def build(root=ROOT, names=(), execute_all=False, force=False):
-    """Writes notebooks/ and solutions/; runs the solutions that are new, changed or asked for.
+    """Writes notebooks/ and solutions/; runs the solutions whose code is new, changed or asked for.
 
     Raises FileExistsError rather than overwrite a student's notebook that somebody edited.
     """
@@ -183,16 +183,27 @@ def build(root=ROOT, names=(), execute_all=False, force=False):
             )
         write(student_version(lesson), target)
         solution, target = solution_version(lesson), root / "solutions" / f"{path.stem}.ipynb"
-        if not execute_all and target.exists():
-            before = nbformat.read(target, as_version=4)
-            if sources(before) == sources(solution):
-                print(f"{path.stem}: unchanged")
-                continue
-        print(f"{path.stem}: running the solution ...", end=" ", flush=True)
-        started = time.perf_counter()
-        execute(solution, target.parent)
+        if not execute_all and target.exists() and keep_outputs(solution, target):
+            print(f"{path.stem}: code unchanged, outputs kept")
+        else:
+            print(f"{path.stem}: running the solution ...", end=" ", flush=True)
+            started = time.perf_counter()
+            execute(solution, target.parent)
+            print(f"{time.perf_counter() - started:.0f} s")
         write(solution, target)
-        print(f"{time.perf_counter() - started:.0f} s")
+
+
+def keep_outputs(solution, path):
+    """Gives `solution` the outputs that stand in `path`; False where they are of other code."""
+    code, before = (
+        [cell for cell in notebook.cells if cell.cell_type == "code"]
+        for notebook in (solution, nbformat.read(path, as_version=4))
+    )
+    if [cell.source for cell in code] != [cell.source for cell in before]:
+        return False
+    for cell, old in zip(code, before, strict=True):
+        cell.outputs, cell.execution_count = old.outputs, old.execution_count
+    return True
 
 
 def main():

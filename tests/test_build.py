@@ -76,10 +76,17 @@ def test_building_twice_gives_the_same_bytes(root):
     assert (root / "notebooks" / "01_small.ipynb").read_bytes() == before
 
 
-def test_only_changed_solutions_are_executed(root, capsys):
+def test_only_changed_code_is_executed(root, capsys):
     build.build(root)
+    capsys.readouterr()
+    lesson = root / "lessons" / "01_small.py"
+    lesson.write_text(lesson.read_text().replace("# # A lesson", "# # Another lesson"))
     build.build(root)
-    assert "01_small: unchanged" in capsys.readouterr().out
+    assert capsys.readouterr().out == "01_small: code unchanged, outputs kept\n"
+    solution = cells(root / "solutions" / "01_small.ipynb")
+    assert solution["cell-00"].source == "# Another lesson"
+    assert solution["cell-04"].outputs[0].text == "9 27\n"
+    assert build.drift(root) == []
     build.build(root, execute_all=True)
     assert "running the solution" in capsys.readouterr().out
 
