@@ -6,6 +6,7 @@ import inspect
 import os
 import textwrap
 import traceback
+import warnings
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -54,6 +55,20 @@ class CheckFailed(Shown):
                 lines.append(f"  {label:<10}{text}")
         return "\n".join(lines)
 
+
+# What an exception in a student's code most likely means, by a part of its message.
+LIKELY = {
+    "before Module.__init__() call": "`super().__init__()` is missing, or does not come first",
+    "NoneType": "a method is still empty or has no `return`, so that it gives None",
+    "object has no attribute": "set it in `__init__`, as an attribute of `self`",
+    "modified by an inplace operation": "`x += ...` changes in place what the gradient needs; "
+    "write `x = x + ...`",
+    "mat1 and mat2": "the shapes do not fit: print them before that line",
+    "Expected size for first two dimensions": "the shapes do not fit: print them before that line",
+    "Sizes of tensors must match": "torch.cat joins along one axis; all others must be equal, also"
+    " the batch: see `expand`",
+    "must match": "the shapes do not fit: print them before that line",
+}
 
 _references = {}  # name of an answer -> (the reference's version, the exercises it builds on)
 _passed = {}  # name of an answer -> the student's version that passed its check last
@@ -128,10 +143,11 @@ def students_code(expected):
             for frame in traceback.extract_tb(error.__traceback__)
             if not frame.filename.startswith(NOT_THE_STUDENTS)
         ]
-        message = str(error).strip().splitlines()
+        message = str(error).strip()
         raise CheckFailed(
             expected=expected,
-            came=f"{type(error).__name__}: {message[0] if message else ''}",
+            came=textwrap.shorten(f"{type(error).__name__}: {message}", 200, placeholder=" ..."),
+            likely=next((hint for part, hint in LIKELY.items() if part in message), ""),
             look_at=f"line {frames[-1].lineno}, in {frames[-1].name}:\n{frames[-1].line}"
             if frames
             else "",
@@ -140,7 +156,7 @@ def students_code(expected):
 
 def _require_attempt(title, answer, to_write):
     if not callable(answer) or isinstance(answer, torch.nn.Module):
-        raise CheckFailed("the class or function itself", f"an object: {type(answer).__name__}")
+        raise CheckFailed("the class or function itself", f"an object, {type(answer).__name__}")
     functions = {name: getattr(answer, name, None) for name in to_write} or {"": answer}
     empty = [name for name, function in functions.items() if _is_placeholder(function)]
     if len(empty) == len(functions):
@@ -193,10 +209,11 @@ def _globals(answer):
 
 @contextmanager
 def _leaving_no_trace():
-    """The same random numbers for every check, and torch's own as they were; one thread, because
-    threads that wait for each other are all that a busy machine would add to such small tensors."""
+    """The same random numbers for every check, and torch's own as they were; no warnings; and one
+    thread, because on a busy machine several would only wait for each other over tensors so small.
+    """
     threads = torch.get_num_threads()
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings(action="ignore"):
         torch.manual_seed(0)
         torch.set_num_threads(1)
         try:

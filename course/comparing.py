@@ -3,10 +3,12 @@
 import copy
 import itertools
 import zlib
+from unittest.mock import patch
 
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.nn.parameter import is_lazy
 from torch.overrides import TorchFunctionMode
 
 from course.checking import CheckFailed, students_code
@@ -31,8 +33,10 @@ def compare(answer, reference, inputs, mistakes, orders=None, also_right=(), **a
     call = f"{reference.__name__}({', '.join(f'{k}={v}' for k, v in arguments.items())})"
     with students_code(f"{call} can be built"):
         student = answer(**arguments)
+        if isinstance(student, nn.Module) and any(map(is_lazy, student.parameters())):
+            student(inputs)  # layers such as LazyConv2d get their shapes from a first batch
     if not isinstance(student, nn.Module):
-        raise CheckFailed(f"{call} gives a nn.Module", f"a {type(student).__name__}")
+        raise CheckFailed(f"{call} gives a nn.Module", f"{type(student).__name__}")
 
     original = reference(**arguments)
     _randomise(original)
@@ -49,7 +53,8 @@ def compare(answer, reference, inputs, mistakes, orders=None, also_right=(), **a
             with students_code(f"{call} takes a batch {list(inputs.shape)}"):
                 came = _run(student, inputs)
             if _same(came, expected):
-                return _proof(student, came)
+                with students_code("a gradient for every parameter"):
+                    return _proof(student, came)
             attempts.append((expected, came))
     wrong = [
         (hint, _outputs_or_none(_edited(right, edit), inputs))
@@ -149,7 +154,8 @@ def _edited(module, edit):
 
 class SameDropout(TorchFunctionMode):
     """Makes dropout drop the same units every time, so that two modules can be compared in train
-    mode: the mask follows from the last two lengths alone, [N, N] for attention or [N, D]."""
+    mode: the mask follows from the last two lengths alone, [N, N] for attention, [N, D] or [D, N].
+    """
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
@@ -157,15 +163,22 @@ class SameDropout(TorchFunctionMode):
             return self.dropout(*args, **kwargs)
         if func is F.scaled_dot_product_attention and kwargs.get("dropout_p"):
             return self.attention(*args, **kwargs)
+        if func is F.multi_head_attention_forward:  # what it calls does not come by here
+            with patch.multiple(
+                F, dropout=self.dropout, scaled_dot_product_attention=self.attention
+            ):
+                return func(*args, **kwargs)
         return func(*args, **kwargs)
 
     @staticmethod
     def dropout(input, p=0.5, training=True, inplace=False, train=None):
         if not (training if train is None else train):
             return input
-        seed = zlib.crc32(repr(tuple(input.shape[-2:])).encode())
-        kept = torch.rand(input.shape[-2:], generator=torch.Generator().manual_seed(seed)) >= p
-        return input * kept / (1 - p)
+        rows, columns = input.shape[-2:]
+        shape = sorted((rows, columns))
+        generator = torch.Generator().manual_seed(zlib.crc32(repr(shape).encode()))
+        kept = torch.rand(shape, generator=generator) >= p
+        return input * (kept if rows <= columns else kept.T) / (1 - p)
 
     def attention(self, query, key, value, attn_mask=None, dropout_p=0.0, scale=None):
         scale = query.shape[-1] ** -0.5 if scale is None else scale
@@ -184,7 +197,7 @@ def _run(module, inputs):
         if not isinstance(outputs[mode], torch.Tensor):
             kind = type(outputs[mode]).__name__
             likely = "`forward` has no `return`" if outputs[mode] is None else ""
-            raise CheckFailed("`forward` returns a tensor", f"a {kind}", likely)
+            raise CheckFailed("`forward` returns a tensor", kind, likely)
     return outputs
 
 
@@ -228,13 +241,17 @@ def _parameters_differ(student, original, mistakes):
         (hint for hint, edit in mistakes if _shapes(in_order(_edited(original, edit))) == theirs),
         "",
     )
+    if not theirs:
+        likely = "the layers stand in a plain list or in local names, where PyTorch does not find "
+        likely += "their parameters; use attributes of `self`, nn.Sequential or nn.ModuleList"
     missing, extra = _difference(shapes, theirs), _difference(theirs, shapes)
     came = f"{_count(student):,}"
     for label, tensors in (("missing", missing), ("not expected", extra)):
         if tensors:
             came += f"; {label}: {', '.join(map(str, tensors[:4]))}"
             came += ", ..." if len(tensors) > 4 else ""
-    return CheckFailed(f"{_count(original):,} parameters", came, likely)
+    name = type(original).__name__
+    return CheckFailed(f"{_count(original):,} parameters", came, likely, f"{name}.__init__")
 
 
 def _difference(a, b):

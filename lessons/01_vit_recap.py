@@ -14,7 +14,8 @@
 #   class and a reference get the same random weights and must return the same numbers. Names and
 #   style are up to you.
 # - Stuck? Unfold the hints: first a nudge, then nearly the answer. Or go on: every other cell falls
-#   back on the reference until your own version passes.
+#   back on the reference until your own version passes. (*Run All* stops at the first open exercise;
+#   go cell by cell, with Shift + Enter.)
 #
 # Shapes are written like `[B, N, D]`: **B** images, **N** tokens, **D** features a token.
 
@@ -356,15 +357,15 @@ check.encoder_block(EncoderBlock)
 # %% [markdown]
 # What are the residuals for? Attention takes averages, and an average of averages soon is the same for
 # everybody. Here 49 random tokens, very different from each other, go through block after block, once
-# as they should and once without the free path (`block(x) - x` takes it away). How alike are two
-# tokens, on average? 0 is unrelated, 1 is the same direction.
+# as they should and once with the direct path from input to output cut (`block(x) - x`). How alike
+# are two tokens, on average? 0 is unrelated, 1 is the same direction.
 
 # %% tags=["nbval-ignore-output"]
 torch.manual_seed(0)
 start = torch.randn(1, 49, 64)
 Block = yours(EncoderBlock)
 blocks = [Block(64, 4, 256, dropout=0.0) for _ in range(6)]
-for name in ("with residuals", "without"):
+for name in ("with residuals", "path cut"):
     x, alike = start, []
     for block in blocks:
         x = (block(x) if name == "with residuals" else block(x) - x).detach()
@@ -373,8 +374,8 @@ for name in ("with residuals", "without"):
     print(f"{name:14}", " ".join(f"{value:.2f}" for value in alike))
 
 # %% [markdown]
-# Without residuals four blocks make all tokens one. (Dong et al. 2021 prove it:
-# [arXiv 2103.03404](https://arxiv.org/abs/2103.03404).)
+# Cut the path, and after four blocks all tokens are one. (Dong et al. 2021 study this collapse and
+# prove it for pure attention: [arXiv 2103.03404](https://arxiv.org/abs/2103.03404).)
 #
 # ## 5 · The whole ViT
 #
@@ -434,7 +435,8 @@ class ViT(nn.Module):
         self, img_size, patch_size, num_hiddens, num_heads, num_classes, depth=6, dropout=0.1
     ):
         super().__init__()
-        # TODO: patch embedding, CLS token, positions, dropout, encoder, classification head
+        # TODO: patch embedding; CLS token and positions (each a nn.Parameter); dropout; encoder;
+        # classification head
         ### BEGIN SOLUTION
         self.patches = PatchEmbedding(img_size, patch_size, num_hiddens)
         num_tokens = self.patches.num_patches + 1
@@ -481,8 +483,9 @@ else:
 #
 # ## 6 · What a ViT lacks
 #
-# **No sense of place.** Take the learned positions away, and cut the image into patches that you
-# shuffle like cards. To you the picture is gone. To the network *nothing* has changed:
+# **No sense of place.** Leave the learned positions away, and cut the image into patches that you
+# shuffle like cards. To you the picture is gone. To patch embedding and encoder *nothing* has changed:
+# what they make of the image, averaged over the tokens, is the same but for rounding.
 
 # %% tags=["nbval-ignore-output"]
 image = test.images[:1]
@@ -490,12 +493,15 @@ patches = image.unfold(2, 8, 8).unfold(3, 8, 8).flatten(2, 3)  # [1, 3, 49, 8, 8
 shuffled = patches[:, :, torch.randperm(49, generator=torch.Generator().manual_seed(0))]
 shuffled = shuffled.unflatten(2, (7, 7)).transpose(3, 4).reshape(image.shape)
 
-blind = yours(ViT)(56, 8, num_hiddens=96, num_heads=4, num_classes=100, depth=3).eval()
-nn.init.zeros_(next(p for p in blind.parameters() if p.numel() == 50 * 96))  # the positions
+torch.manual_seed(0)
+Block = yours(EncoderBlock)
+embed = yours(PatchEmbedding)(img_size=56, patch_size=8, num_hiddens=96)
+encoder = nn.Sequential(*(Block(96, 4, 384) for _ in range(3))).eval()
 with torch.no_grad():
-    logits = [blind(test.normalise(x)) for x in (image, shuffled)]
+    seen = [encoder(embed(test.normalise(x))).mean(dim=1) for x in (image, shuffled)]
 plots.show_images(torch.cat([image, shuffled]), ["an image", "its patches shuffled"], columns=2)
-print(f"largest difference of the logits: {(logits[0] - logits[1]).abs().max():.0e}")
+print(f"largest of 96 numbers: {seen[0].abs().max():.2f}")
+print(f"largest difference:    {(seen[0] - seen[1]).abs().max():.0e}")
 
 # %% [markdown]
 # So all a ViT knows about *near* and *far*, left and right, it has to learn from data through its
@@ -503,7 +509,7 @@ print(f"largest difference of the logits: {(logits[0] - logits[1]).abs().max():.
 # places in the same way.
 #
 # **One image size for ever.** There is one position vector for each of the 49 places. An image of
-# another size has another number of patches, and nothing to add to them:
+# another size has another number of patches, here 64 of them and CLS, and no vectors to add to them:
 
 # %% tags=["nbval-ignore-output"]
 try:
@@ -514,7 +520,7 @@ except (RuntimeError, ValueError) as error:
 # %% [markdown]
 # ## What you have now
 #
-# - a ViT of your own, equal to the reference in [`vit.py`](../vit.py) to the last digit
+# - a ViT of your own, equal in its values to the reference, [`vit.py`](../vit.py)
 # - the three sentences to keep: tokens are patches, attention is an average that the tokens choose,
 #   residuals carry everything
 # - two open wishes: a **sense of locality** from the start, and **any image size**

@@ -51,7 +51,8 @@ print(f"{len(train):,} images to train, {len(test):,} to test, {len(train.classe
 # a window of 15 x 15, overlapping by half.
 #
 # Xiao et al. (2021, [arXiv 2106.14881](https://arxiv.org/abs/2106.14881)) put such a stem in front
-# of a ViT and found that it trains more stably and faster. It is also the first stage of CoAtNet.
+# of a ViT and found that it trains more stably and faster. CoAtNet, too, begins with a convolutional
+# stem, a shorter one.
 #
 # ### Exercise 1 · CNNStem (15 min, ★☆☆)
 #

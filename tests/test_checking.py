@@ -96,7 +96,7 @@ def test_a_known_mistake_is_named_with_both_numbers_and_the_place():
         ("return 2 * self.layer(x)", None, "nothing is dropped in train mode"),
         ("return 2 * nn.functional.dropout(self.layer(x))", None, "in eval mode too"),
         ("self.layer(x)", None, "`forward` has no `return`"),
-        ("return x, x", None, "a tuple"),
+        ("return x, x", None, "tuple"),
         (
             "return 2 * self.drop(self.layer(x))",
             "self.layer = nn.Linear(width, width, bias=False); self.drop = nn.Dropout()",

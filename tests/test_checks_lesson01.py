@@ -61,6 +61,9 @@ WRONG = [
     ("patch-embedding", "x.flatten(2)", "x.transpose(2, 3).flatten(2)", "column by column"),
     ("patch-embedding", ", stride=patch_size", "", "the patches overlap"),
     ("patch-embedding", "(img_size // patch_size) ** 2", "img_size // patch_size", "one side of the grid"),
+    ("patch-embedding", "img_size // patch_size", "img_size / patch_size", "gives a float"),
+    ("patch-embedding", "self.num_patches = ", "num_patches = ", "attribute of `self`"),
+    ("patch-embedding", "        super().__init__()\n", "", "`super().__init__()` is missing"),
     ("patch-embedding", "nn.Conv2d(in_channels,", "nn.Conv2d(3,", "use `in_channels`"),
     ("patch-embedding", "stride=patch_size)", "stride=patch_size, bias=False)", "has no bias"),
     ("attention-head", "(scores * self.scale)", "scores", "not scaled"),
@@ -74,6 +77,10 @@ WRONG = [
     ("attention-head", "self.key = nn.Linear(dim, head_dim, bias=False)", "self.key = nn.Linear(dim, head_dim)", "bias=False"),
     ("attention-head", "self.dropout(self.attention(x))", "self.attention(x)", "nothing is dropped"),
     ("attention-head", "self.dropout(self.attention(x)) @ self.value(x)", "self.dropout(self.attention(x) @ self.value(x))", "on the attention weights"),
+    ("attention-head", "nn.Dropout(dropout)", "nn.Dropout()", "default of its own"),
+    ("attention-head", ".transpose(-2, -1)", ".T", "the shapes do not fit"),
+    ("attention-head", "return (scores", "(scores", "has no `return`"),
+    ("attention-head", "@ self.value(x)", "@ x", "values"),
     ("attention-head", "return self.dropout", "self.dropout", "no `return`"),
     ("multi-head", "num_hiddens // num_heads", "num_hiddens", "num_hiddens // num_heads"),
     ("multi-head", "nn.ModuleList(\n            AttentionHead(num_hiddens, head_dim, dropout) for _ in range(num_heads)\n        )", "[AttentionHead(num_hiddens, head_dim, dropout) for _ in range(num_heads)]", "nn.ModuleList"),
@@ -83,11 +90,16 @@ WRONG = [
     ("multi-head", "return self.proj(x)", "return x", "call the projection"),
     ("multi-head", "self.proj = nn.Linear(num_hiddens, num_hiddens)", "self.proj = nn.Identity()", "projection after the heads"),
     ("multi-head", "head_dim, dropout)", "head_dim)", "not handed on"),
+    ("feed-forward", "nn.Dropout(dropout),\n            nn.Linear(mlp", "nn.Dropout(),\n            nn.Linear(mlp", "differ"),
+    ("feed-forward", "return self.net(x)", "return x + self.net(x)", "the encoder block adds it"),
+    ("feed-forward", "nn.GELU(),\n            nn.Dropout(dropout),", "nn.Dropout(dropout),\n            nn.GELU(),", "before the GELU"),
     ("feed-forward", "nn.GELU()", "nn.ReLU()", "ReLU instead of GELU"),
     ("feed-forward", "            nn.GELU(),\n", "", "GELU between the two layers is missing"),
     ("feed-forward", "nn.GELU()", 'nn.GELU(approximate="tanh")', "tanh"),
     ("feed-forward", "nn.GELU(),\n            nn.Dropout(dropout),\n", "nn.GELU(),\n", "dropout after the GELU"),
     ("feed-forward", "nn.Linear(mlp_dim, num_hiddens),\n            nn.Dropout(dropout),", "nn.Linear(mlp_dim, num_hiddens),", "dropout after the second"),
+    ("encoder-block", "x = x + self.attention", "x += self.attention", "in place"),
+    ("encoder-block", "self.norm2(x)", "self.norm1(x)", "first norm is used in both"),
     ("encoder-block", "x = x + self.attention", "x = self.attention", "residual around the attention"),
     ("encoder-block", "return x + self.feed", "return self.feed", "residual around the feed-forward"),
     ("encoder-block", "x = x + self.attention(self.norm1(x))\n        return x + self.feed_forward(self.norm2(x))", "x = self.norm1(x + self.attention(x))\n        return self.norm2(x + self.feed_forward(x))", "post-norm"),
@@ -97,6 +109,11 @@ WRONG = [
     ("encoder-block", "num_heads, dropout)\n", "num_heads)\n", "not handed on to the attention"),
     ("vision-transformer", "[self.cls_token.expand(len(x), -1, -1), x]", "[x, self.cls_token.expand(len(x), -1, -1)]", "appended"),
     ("vision-transformer", "self.patches.num_patches + 1", "self.patches.num_patches", "before the CLS token"),
+    ("vision-transformer", "num_hiddens, depth, num_heads, 4", "num_hiddens, num_heads, depth, 4", "swapped"),
+    ("vision-transformer", "num_hiddens, depth, num_heads, 4", "num_hiddens, 6, num_heads, 4", "`depth` is not handed on"),
+    ("vision-transformer", "self.cls_token.expand(len(x), -1, -1)", "self.cls_token", "see `expand`"),
+    ("vision-transformer", "self.head(x[:, 0])", "self.head(x[:, 0]).softmax(-1)", "softmax on the logits"),
+    ("vision-transformer", "self.dropout(x + self.positions)", "self.dropout(x) + self.positions", "dropout comes before the positions"),
     ("vision-transformer", "x + self.positions", "x", "never added"),
     ("vision-transformer", "x[:, 0]", "x.mean(dim=1)", "mean of all tokens"),
     ("vision-transformer", "x[:, 0]", "x", "every token"),
@@ -211,6 +228,22 @@ class MultiHeadAttention(nn.Module):
     ),
     (
         "multi-head",
+        "PyTorch's own attention",
+        """
+class MultiHeadAttention(nn.Module):
+    def __init__(self, num_hiddens, num_heads, dropout=0.1):
+        super().__init__()
+        self.m = nn.MultiheadAttention(
+            num_hiddens, num_heads, dropout, bias=False, batch_first=True
+        )
+        self.m.out_proj = nn.Linear(num_hiddens, num_hiddens)
+
+    def forward(self, x):
+        return self.m(x, x, x)[0]
+""",
+    ),
+    (
+        "multi-head",
         "a loop over attributes",
         """
 class MultiHeadAttention(nn.Module):
@@ -243,6 +276,20 @@ class FeedForward(nn.Module):
         F = nn.functional
         x = F.dropout(F.gelu(self.up(x)), self.p, self.training)
         return F.dropout(self.down(x), self.p, self.training)
+""",
+    ),
+    (
+        "feed-forward",
+        "convolutions of width 1",
+        """
+class FeedForward(nn.Module):
+    def __init__(self, num_hiddens, mlp_dim, dropout=0.1):
+        super().__init__()
+        self.a, self.b = nn.Conv1d(num_hiddens, mlp_dim, 1), nn.Conv1d(mlp_dim, num_hiddens, 1)
+        self.d = nn.Dropout(dropout)
+
+    def forward(self, x):
+        return self.d(self.b(self.d(nn.functional.gelu(self.a(x.mT))))).mT
 """,
     ),
     (

@@ -63,7 +63,10 @@ WRONG = [
     ("coatnet-hybrid", "x[:, 0]", "x[:, 1:].mean(dim=1)", "mean of the image tokens"),
     ("coatnet-hybrid", "x[:, 0]", "x.mean(dim=1)", "mean of all tokens"),
     ("coatnet-hybrid", "        x = self.encoder(self.dropout(x + self.positions))", "        x = self.dropout(x + self.positions)", "encoder is left out"),
-    ("coatnet-hybrid", "num_hiddens, depth, num_heads, 4", "num_hiddens, 1, num_heads, 4", "`depth` is not handed on"),
+    ("coatnet-hybrid", "num_hiddens, depth, num_heads, 4", "num_hiddens, 1, num_heads, 4", "one block only"),
+    ("coatnet-hybrid", "num_hiddens, depth, num_heads, 4", "num_hiddens, num_heads, depth, 4", "swapped"),
+    ("coatnet-hybrid", "nn.Dropout(dropout)", "nn.Dropout()", "differ"),
+    ("coatnet-hybrid", "4 * num_hiddens", "num_hiddens", "4 times as wide"),
 ]  # fmt: skip
 
 
@@ -140,6 +143,22 @@ class CNNStem(nn.Sequential):
         def layer(a, b):
             return [nn.Conv2d(a, b, 3, stride=2, padding=1), nn.BatchNorm2d(b), nn.GELU()]
         super().__init__(*layer(3, 64), *layer(64, 128), *layer(128, num_hiddens))
+""",
+    ),
+    (
+        "cnn-stem",
+        "lazy layers",
+        """
+class CNNStem(nn.Module):
+    def __init__(self, num_hiddens):
+        super().__init__()
+        layers = []
+        for width in (64, 128, num_hiddens):
+            layers += [nn.LazyConv2d(width, 3, 2, 1), nn.LazyBatchNorm2d(), nn.GELU()]
+        self.net = nn.Sequential(*layers)
+
+    def forward(self, x):
+        return self.net(x)
 """,
     ),
     (

@@ -65,9 +65,12 @@ def patch_embedding(answer):
     )
     with students_code("an attribute num_patches"):
         came = answer(**sizes).num_patches
-    if came != 9:
-        likely = "that counts one side of the grid only; there are rows and columns"
-        likely = likely if came == 3 else "(img_size // patch_size) ** 2"
+    if came != 9 or not isinstance(came, int):
+        likely = "(img_size // patch_size) ** 2"
+        if came == 3:
+            likely = "that counts one side of the grid only; there are rows and columns"
+        if came == 9:
+            likely = "`/` gives a float; a number of patches is an int, from `//`"
         raise CheckFailed("num_patches = 9 for img_size=12, patch_size=4", came, likely)
     return proven
 
@@ -89,16 +92,21 @@ def _attention(weigh):
     return lambda head: setattr(head, "attention", lambda x: weigh(head, x))
 
 
-def default_dropout(*parts):
-    """An edit that leaves the dropout of these parts of a module at its default of 0.1."""
+def default_dropout(part="", p=0.1):
+    """An edit that leaves the dropout of a part of a module at a default, ours or PyTorch's 0.5."""
 
     def edit(module):
-        for part in parts or [""]:
-            for layer in module.get_submodule(part).modules():
-                if isinstance(layer, nn.Dropout):
-                    layer.p = 0.1
+        for layer in module.get_submodule(part).modules():
+            if isinstance(layer, nn.Dropout):
+                layer.p = p
 
     return edit
+
+
+FIXED_DROPOUT = [
+    ("`dropout` is not used: 0.1 is written in, or a part's default", default_dropout()),
+    ("`dropout` is not used: nn.Dropout() has a default of its own, 0.5", default_dropout(p=0.5)),
+]
 
 
 HEAD_MISTAKES = [
@@ -149,6 +157,9 @@ def attention_head(answer):
     def without_value(head):
         head.forward = lambda x: head.dropout(head.attention(x)) @ head.key(x)
 
+    def tokens_as_values(head):
+        head.forward = lambda x: head.dropout(head.attention(x)) @ x
+
     def drop_output(head):
         head.forward = lambda x: head.dropout(head.attention(x) @ head.value(x))
 
@@ -167,12 +178,14 @@ def attention_head(answer):
             ),
             *HEAD_MISTAKES,
             ("the keys are averaged; average the values", without_value),
+            ("the tokens themselves are averaged; average the values", tokens_as_values),
             ("dropout acts on the output; it belongs on the attention weights", drop_output),
+            *FIXED_DROPOUT,
         ],
         orders,
         dim=dim,
         head_dim=head_dim,
-        dropout=0.5,
+        dropout=0.3,
     )
     head = answer(dim=dim, head_dim=head_dim).eval()
     with students_code("attention(x) works"):
@@ -231,7 +244,8 @@ def multi_head(answer):
                 heads(lambda m: []),
             ),
             (
-                "all heads are one and the same object; make a new AttentionHead for each",
+                "all heads are one and the same object, or there is only one; make `num_heads` new "
+                "ones",
                 heads(lambda m: [m.heads[0]] * num_heads),
             ),
             (
@@ -264,11 +278,12 @@ def multi_head(answer):
                 ),
             ),
             ("`dropout` is not handed on to the heads", default_dropout()),
+            FIXED_DROPOUT[1],
         ],
         orders,
         num_hiddens=num_hiddens,
         num_heads=num_heads,
-        dropout=0.5,
+        dropout=0.3,
     )
 
 
@@ -302,11 +317,19 @@ def feed_forward(answer):
             ),
             ("the dropout after the GELU is missing", layers(lambda n: [n[0], n[1], n[3], n[4]])),
             ("the dropout after the second layer is missing", layers(lambda n: n[:4])),
-            ("`dropout` is not used: 0.1 is written in", default_dropout()),
+            (
+                "the dropout comes before the GELU; it comes after it",
+                layers(lambda n: [n[0], n[2], n[1], n[3], n[4]]),
+            ),
+            (
+                "a residual; here there is none, the encoder block adds it",
+                lambda m: setattr(m, "forward", lambda x: x + m.net(x)),
+            ),
+            *FIXED_DROPOUT,
         ],
         num_hiddens=8,
         mlp_dim=20,
-        dropout=0.5,
+        dropout=0.3,
     )
 
 
@@ -355,6 +378,14 @@ def encoder_block(answer):
 
         return compute
 
+    def first_norm_twice(x, attention, feed_forward, norm1, norm2):
+        x = x + attention(norm1(x))
+        return x + feed_forward(norm1(x))
+
+    def norm_outside(x, attention, feed_forward, norm1, norm2):
+        x = x + norm1(attention(x))
+        return x + norm2(feed_forward(x))
+
     def in_parallel(x, attention, feed_forward, norm1, norm2):
         return x + attention(norm1(x)) + feed_forward(norm2(x))
 
@@ -395,6 +426,11 @@ def encoder_block(answer):
                 "other",
                 forward(in_parallel),
             ),
+            ("the first norm is used in both places; each has its own", forward(first_norm_twice)),
+            (
+                "the norms are applied to what attention and feed-forward return; put each before",
+                forward(norm_outside),
+            ),
             ("the block's input is added twice", forward(residual_twice)),
             ("the feed-forward comes first; the attention does", forward(feed_forward_first)),
             ("the norm before the attention is not used", forward(without_norms(0, 1))),
@@ -407,12 +443,21 @@ def encoder_block(answer):
         num_hiddens=8,
         num_heads=2,
         mlp_dim=20,
-        dropout=0.5,
+        dropout=0.3,
     )
 
 
+TOKEN_SIZES = {  # all different, so that none can stand in for another
+    "num_hiddens": 8,
+    "num_heads": 4,
+    "num_classes": 7,
+    "depth": 2,
+    "dropout": 0.3,
+}
+
+
 def token_mistakes(embed, side):
-    """The typical mistakes with CLS token and positions, which ViT and CoAtNEt share.
+    """The typical mistakes that ViT and CoAtNEt share, for models of TOKEN_SIZES.
 
     embed(model, x): the image tokens, [B, N, D]. side: length of the grid, N = side * side.
     """
@@ -445,6 +490,15 @@ def token_mistakes(embed, side):
     def positions_on_patches_only(m, cls, x):
         return m.head(encode(m, torch.cat([cls, x + m.positions[:, 1:]], dim=1))[:, 0])
 
+    def dropout_first(m, cls, x):
+        return m.head(m.encoder(m.dropout(torch.cat([cls, x], dim=1)) + m.positions)[:, 0])
+
+    def probabilities(m, cls, x):
+        return m.head(encode(m, torch.cat([cls, x], dim=1) + m.positions)[:, 0]).softmax(dim=-1)
+
+    def encoder(depth, num_heads, mlp_dim):
+        return lambda m: setattr(m, "encoder", vit.TransformerEncoder(8, depth, num_heads, mlp_dim))
+
     def without_encoder(m, cls, x):
         return m.head(m.dropout(torch.cat([cls, x], dim=1) + m.positions)[:, 0])
 
@@ -461,6 +515,10 @@ def token_mistakes(embed, side):
         return lambda m: setattr(m, name, None)
 
     return [
+        ("`depth` and `num_heads` are swapped", encoder(4, 2, 32)),
+        ("`depth` is not handed on to the encoder", encoder(6, 4, 32)),
+        ("the encoder has one block only; stack `depth` of them", encoder(1, 4, 32)),
+        ("the feed-forward is as wide as the tokens; make it 4 times as wide", encoder(2, 4, 8)),
         (
             "the positions lack one: they were counted before the CLS token joined; there are "
             f"{side * side} image tokens and 1 CLS token",
@@ -509,7 +567,12 @@ def token_mistakes(embed, side):
         ),
         ("the encoder is left out", forward(without_encoder)),
         ("the dropout before the encoder is missing", forward(without_dropout)),
-        ("`dropout` is not handed on", default_dropout()),
+        ("the dropout comes before the positions; add them first", forward(dropout_first)),
+        (
+            "a softmax on the logits; leave them as they are, the loss takes care of it",
+            forward(probabilities),
+        ),
+        *FIXED_DROPOUT,
         ("`dropout` is not handed on to the encoder", default_dropout("encoder")),
         ("the dropout before the encoder ignores `dropout`", default_dropout("dropout")),
     ]
@@ -528,28 +591,12 @@ def token_mistakes(embed, side):
     ],
 )
 def vision_transformer(answer):
-    sizes = {"img_size": 12, "patch_size": 4, "num_hiddens": 8, "num_heads": 2}
-
-    def narrow(m):
-        m.encoder = vit.TransformerEncoder(8, 2, 2, 8)
-
-    def one_block(m):
-        del m.encoder[-1]
-
     return compare(
         answer,
         vit.ViT,
         torch.randn(2, 3, 12, 12),
-        [
-            (
-                "the feed-forward layers are as wide as the tokens; make them 4 times as wide",
-                narrow,
-            ),
-            ("`depth` is not handed on to the encoder", one_block),
-            *token_mistakes(lambda m, x: m.patch_embedding(x), side=3),
-        ],
-        **sizes,
-        num_classes=7,
-        depth=2,
-        dropout=0.5,
+        token_mistakes(lambda m, x: m.patch_embedding(x), side=3),
+        img_size=12,
+        patch_size=4,
+        **TOKEN_SIZES,
     )

@@ -5,7 +5,7 @@ from torch import nn
 
 import coatnet
 from course.checking import exercise
-from course.checks.lesson01 import token_mistakes
+from course.checks.lesson01 import TOKEN_SIZES, token_mistakes
 from course.comparing import compare
 
 ORDINAL = ("first", "second", "third")
@@ -133,8 +133,6 @@ def cnn_stem(answer):
 @exercise("CoAtNEt", coatnet.CoAtNEt, ["__init__", "forward"], builds_on=[coatnet.CNNStem])
 def coatnet_hybrid(answer):
     # An image of 36 px: the stem's grid is 5 x 5, rounded up; patches of 6 px would give 6 x 6.
-    sizes = {"img_size": 36, "patch_size": 6, "num_hiddens": 8, "num_heads": 2, "num_classes": 7}
-
     def positions_by_patch_size(m):
         m.positions = nn.Parameter(torch.zeros(1, 6 * 6 + 1, 8))
 
@@ -158,9 +156,6 @@ def coatnet_hybrid(answer):
 
         return edit
 
-    def one_block(m):
-        del m.encoder[-1]
-
     return compare(
         answer,
         coatnet.CoAtNEt,
@@ -175,7 +170,6 @@ def coatnet_hybrid(answer):
                 "36 / 8 is rounded down, but each convolution rounds up: 36 -> 18 -> 9 -> 5",
                 positions_rounded_down,
             ),
-            ("`depth` is not handed on to the encoder", one_block),
             (
                 "`reshape` or `view` cuts [B, D, h, w] anew and mixes pixels; flatten(2), then "
                 "swap the two axes with transpose(1, 2)",
@@ -187,7 +181,7 @@ def coatnet_hybrid(answer):
             ),
             *token_mistakes(lambda m, x: m.stem(x).flatten(2).transpose(1, 2), side=5),
         ],
-        **sizes,
-        depth=2,
-        dropout=0.5,
+        img_size=36,
+        patch_size=6,
+        **TOKEN_SIZES,
     )
