@@ -431,8 +431,10 @@ class RelativeAttention(nn.Module):
         qkv = self.qkv(x).unflatten(-1, (self.num_heads, 3 * HEAD_DIM)).transpose(1, 2)
         q, k, v = qkv.chunk(3, dim=-1)  # each [B, heads, N, d]
         bias = self.position_bias(height, width).to(q.dtype)  # [heads, N, N]
-        if return_weights:
-            scores = q @ k.transpose(-2, -1) * HEAD_DIM**-0.5 + bias  # [B, heads, N, N]
+        # On a CPU the fused kernel has no gradient for the bias, and PyTorch's way around that is
+        # slower than the equation written out.
+        if return_weights or (bias.requires_grad and bias.device.type == "cpu"):
+            scores = (q * HEAD_DIM**-0.5) @ k.transpose(-2, -1) + bias  # [B, heads, N, N]
             weights = scores.softmax(dim=-1)
             x = self.dropout(weights) @ v  # [B, heads, N, d]
         else:  # the same in one kernel
