@@ -21,6 +21,7 @@ build: .venv/ready  ## lessons/ -> notebooks/ and solutions/
 bench: .venv/ready  ## the README's numbers
 	$(BIN)/python benchmarks/lessons.py
 	$(BIN)/python benchmarks/photographs.py
+	$(BIN)/python benchmarks/model_speed.py
 
 clean:
 	rm -rf .venv build *.egg-info .pytest_cache .ruff_cache
