@@ -25,22 +25,16 @@ NOT_THE_STUDENTS = (  # files whose frames are left out when a student's line is
 class Shown(Exception):
     """An outcome that a notebook shows as its message alone, without a traceback."""
 
-    colour = ""
-
     def _render_traceback_(self):  # IPython asks an exception for this before it formats one
-        return [f"\x1b[{self.colour}m{line}\x1b[0m" for line in str(self).splitlines()]
+        return str(self).splitlines()  # no colours: they clash with one theme or the other
 
 
 class NotAttempted(Shown):
     """The exercise still holds its placeholder."""
 
-    colour = "33"  # yellow
-
 
 class CheckFailed(Shown):
     """The answer is wrong: what was expected, what came, the likeliest mistake, where to look."""
-
-    colour = "31"  # red
 
     def __init__(self, expected, came, likely="", look_at="", title=""):
         self.rows = {"expected": expected, "came": came, "likely": likely, "look at": look_at}
