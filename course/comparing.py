@@ -56,12 +56,12 @@ def compare(answer, reference, inputs, mistakes, orders=None, also_right=(), **a
                 with students_code("a gradient for every parameter"):
                     return _proof(student, came)
             attempts.append((expected, came))
-    wrong = [
-        (hint, _outputs_or_none(_edited(right, edit), inputs))
-        for right in candidates
-        for hint, edit in mistakes
-        if _shapes(in_order(_edited(right, edit))) == _shapes(in_order(right))
-    ]
+    wrong = []  # (hint, what a reference with that mistake returns)
+    for right in candidates:
+        for hint, edit in mistakes:
+            module = _edited(right, edit)
+            if _shapes(in_order(module)) == _shapes(in_order(right)):
+                wrong.append((hint, _outputs_or_none(module, inputs)))
     raise _values_differ(attempts, wrong)
 
 
