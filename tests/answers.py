@@ -39,3 +39,19 @@ def changed(source, old, new):
     """`source` with its one occurrence of `old` replaced."""
     assert source.count(old) == 1, f"{source.count(old)} times in the solution: {old!r}"
     return source.replace(old, new)
+
+
+def run_check(lesson, checks, exercise, source, given=""):
+    """Checks `source` in a notebook where the exercises before it are solved and `given` stands.
+
+    checks: for each exercise its check and the name of its answer. Raises what the check raises.
+    """
+    namespace = imports(lesson)
+    for name, solution in exercise_cells(lesson).items():
+        if name == exercise:
+            break
+        define(solution, namespace)
+    define(given, namespace)
+    define(source, namespace)
+    check, answer = checks[exercise]
+    check(namespace[answer])

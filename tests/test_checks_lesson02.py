@@ -1,7 +1,8 @@
 """Lesson 2's checks: typical wrong answers are named, right ones in other styles pass."""
 
+import answers
 import pytest
-from answers import changed, define, exercise_cells, imports
+from answers import changed, exercise_cells
 
 from course.build import student_version
 from course.checking import CheckFailed, NotAttempted
@@ -16,11 +17,7 @@ CHECKS = {
 
 
 def run_check(exercise, source):
-    namespace = imports(LESSON)
-    define(SOLUTIONS["cnn-stem"], namespace)
-    define(source, namespace)
-    check, name = CHECKS[exercise]
-    check(namespace[name])
+    answers.run_check(LESSON, CHECKS, exercise, source)
 
 
 @pytest.mark.parametrize("exercise", CHECKS)
