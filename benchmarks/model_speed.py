@@ -57,7 +57,8 @@ def forward_pass(model, images):
     """A function that runs the model in eval mode, without gradients."""
 
     def run():
-        model.eval()
+        if model.training:
+            model.eval()
         with torch.no_grad():
             model(images)
 
