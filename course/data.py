@@ -204,6 +204,22 @@ class ImageData:
             yield self.normalise(images), targets
 
 
+def flip_and_crop(images, padding=4):
+    """An `augment`: flips half of the images left to right and shifts each by up to `padding` px.
+
+    uint8 or float [B, C, H, W] -> the same; what a shift uncovers repeats the border's pixels.
+    Draws from torch's random state.
+    """
+    count, _, height, width = images.shape
+    down, right = torch.randint(-padding, padding + 1, (2, count, 1), device=images.device)
+    rows = (torch.arange(height, device=images.device) + down).clamp(0, height - 1)  # [B, H]
+    columns = (torch.arange(width, device=images.device) + right).clamp(0, width - 1)  # [B, W]
+    flipped = torch.rand(count, 1, device=images.device) < 0.5
+    columns = torch.where(flipped, columns.flip(1), columns)
+    batch = torch.arange(count, device=images.device)[:, None, None]
+    return images.movedim(1, 3)[batch, rows[:, :, None], columns[:, None]].movedim(3, 1)
+
+
 def load_data(name, image_size=56, root=None):
     """A dataset as (training, test), two `ImageData` whose batches come at `image_size` pixels.
 

@@ -40,9 +40,10 @@ class Epoch:
 
 @dataclass
 class History:
-    """What a run was like: the loss of every step, and every epoch."""
+    """What a run was like: the loss of every step, every epoch, and the seconds of training."""
 
     losses: list[float] = field(default_factory=list)
+    seconds: float = 0.0
     epochs: list[Epoch] = field(default_factory=list)
 
 
@@ -60,55 +61,76 @@ def fit(
     *,
     epochs=None,
     steps=None,
+    seconds=None,
     steps_per_epoch=None,
     batch_size=32,
     lr=3e-4,
+    optimizer=None,
+    schedule=None,
+    augment=None,
     seed=0,
     device=None,
 ):
-    """Trains `model` with Adam on cross-entropy and returns the `History`.
+    """Trains `model` on cross-entropy and returns the `History`.
 
     train, held_out: `course.data.ImageData`. The run lasts `epochs` or, where that is given
-    instead, `steps` batches. An epoch is one pass through the training data, or `steps_per_epoch`
-    batches for a closer look; it ends with a line of results. The same `seed` gives the same run.
-    Ctrl-C ends it early and keeps what has been learned.
+    instead, `steps` batches or `seconds` of training, held-out trials not counted. An epoch is one
+    pass through the training data, or `steps_per_epoch` batches for a closer look; it ends with a
+    line of results. The same `seed` gives the same run. Ctrl-C ends it early and keeps what has
+    been learned.
+
+    optimizer: one with the model's parameters in place of Adam, which has the learning rate `lr`.
+    schedule: factor on the learning rate from the share of the run that is over, 0 to 1, such as
+        `warmup_cosine`; by default the rate stays.
+    augment: changes each batch of images, as `ImageData.batches` says, such as `flip_and_crop`.
 
     Raises ValueError for a model whose logits do not fit the classes, and FloatingPointError when
     the loss stops being a number.
     """
-    if (epochs is None) == (steps is None):
-        raise ValueError("say how long to train: either epochs=... or steps=...")
+    if [epochs, steps, seconds].count(None) != 2:
+        raise ValueError("say how long to train: one of epochs=..., steps=... or seconds=...")
     full_pass = math.ceil(len(train) / batch_size)
     steps_per_epoch = min(steps_per_epoch or full_pass, full_pass)
-    if steps is None:
+    if epochs is not None:
         steps = epochs * steps_per_epoch
+    budget = f"{steps:,} steps" if seconds is None else f"{in_words(seconds)} in steps"
     device = device or pick_device()
-    print(f"Training on {device}: {steps:,} steps of {batch_size} images")
+    print(f"Training on {device}: {budget} of {batch_size} images")
     torch.manual_seed(seed)
     model.to(device)
-    optimizer = torch.optim.Adam(model.parameters(), lr=lr)
+    optimizer = optimizer or torch.optim.Adam(model.parameters(), lr=lr)
+    rates = [group["lr"] for group in optimizer.param_groups]
     history = History()
+
+    def over():
+        """The share of the run that is over, 0 to 1; sets the learning rate for what follows."""
+        share = len(history.losses) / steps if seconds is None else history.seconds / seconds
+        for group, rate in zip(optimizer.param_groups, rates, strict=True):
+            group["lr"] = rate * (schedule(min(share, 1)) if schedule else 1)
+        return share
+
     try:
-        while len(history.losses) < steps:
+        while over() < 1:
             epoch = len(history.epochs) + 1
-            batches = train.batches(batch_size, shuffle=True, seed=seed + epoch, device=device)
-            count = min(steps_per_epoch, steps - len(history.losses))
+            batches = train.batches(batch_size, True, seed + epoch, device, augment)
+            count = min(steps_per_epoch, (steps or math.inf) - len(history.losses))
             batches = itertools.islice(batches, count)
-            result = _one_epoch(model, batches, count, len(train.classes), optimizer, history)
+            result = _one_epoch(model, batches, count, len(train.classes), optimizer, over, history)
             if held_out is not None:
                 result.held_out = evaluate(model, held_out, device=device)
             print(f"Epoch {epoch} | {result}")
     except KeyboardInterrupt:
         done = len(history.losses)
-        print(f"Stopped after {done:,} of {steps:,} steps; the model keeps what it learned so far.")
+        done = f"{done:,} steps" if steps is None else f"{done:,} of {steps:,} steps"
+        print(f"Stopped after {done}; the model keeps what it learned so far.")
     return history
 
 
-def _one_epoch(model, batches, count, num_classes, optimizer, history):
-    """Learns from `count` batches, and adds what it was like to `history`."""
+def _one_epoch(model, batches, count, num_classes, optimizer, over, history):
+    """Learns from `count` batches or until the run is over, and adds the `Epoch` to `history`."""
     model.train()
-    started = time.perf_counter()
     loss_sum = correct = seen = 0
+    before, started = history.seconds, time.perf_counter()
     with progress(count, f"Epoch {len(history.epochs) + 1}") as bar:
         for images, targets in batches:
             logits = model(images)
@@ -129,8 +151,21 @@ def _one_epoch(model, batches, count, num_classes, optimizer, history):
             seen += len(targets)
             bar.set_postfix_str(f"loss {loss.item():.3f}", refresh=False)
             bar.update()
-    history.epochs.append(Epoch(loss_sum / seen, correct / seen, time.perf_counter() - started))
+            history.seconds = before + time.perf_counter() - started
+            if over() >= 1:
+                break
+    history.epochs.append(Epoch(loss_sum / seen, correct / seen, history.seconds - before))
     return history.epochs[-1]
+
+
+def warmup_cosine(share, warmup=0.1):
+    """A schedule: the factor rises from 0 to 1 in the run's first tenth, then falls back to 0.
+
+    The fall is half a cosine wave (Loshchilov and Hutter, arXiv 1608.03983, without restarts).
+    """
+    if share < warmup:
+        return share / warmup
+    return (1 + math.cos(math.pi * (share - warmup) / (1 - warmup))) / 2
 
 
 @torch.no_grad()

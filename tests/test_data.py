@@ -16,7 +16,13 @@ import torch
 from PIL import Image
 from torchvision import datasets
 
-from course.data import ImageData, ShapeTexture100, load_data, shape_texture_accuracy
+from course.data import (
+    ImageData,
+    ShapeTexture100,
+    flip_and_crop,
+    load_data,
+    shape_texture_accuracy,
+)
 
 PHOTOGRAPHS = Path(__file__).parents[2] / "shared" / "data" / "cifar10-images.tar.gz"
 
@@ -429,3 +435,15 @@ def test_real_photographs(tmp_path):
     path = sorted((tmp_path / "train" / "airplane").iterdir())[0]
     assert np.array_equal(train.images[0].permute(1, 2, 0), np.asarray(Image.open(path)))
     assert next(test.batches(5))[0].shape == (5, 3, 56, 56)
+
+
+def test_flip_and_crop_gives_every_flip_and_shift_of_the_image():
+    image = torch.arange(3 * 5 * 7, dtype=torch.uint8).reshape(3, 5, 7)
+    torch.manual_seed(0)
+    batch = flip_and_crop(image.expand(400, -1, -1, -1), padding=1)
+    framed = torch.nn.functional.pad(image[None].float(), (1, 1, 1, 1), mode="replicate")[0].byte()
+    crops = [framed[:, y : y + 5, x : x + 7] for y in range(3) for x in range(3)]
+    possible = {tuple(crop.flatten().tolist()) for crop in crops}
+    possible |= {tuple(crop.flip(2).flatten().tolist()) for crop in crops}
+    assert batch.dtype == torch.uint8
+    assert {tuple(crop.flatten().tolist()) for crop in batch} == possible

@@ -1,5 +1,6 @@
 """fit and evaluate: what they learn, print, return and refuse."""
 
+import math
 import re
 
 import pytest
@@ -59,6 +60,61 @@ def test_epochs_of_a_given_length(capsys):
     assert capsys.readouterr().out.count("| Loss: ") == len(history.epochs) == 3
 
 
+def test_a_budget_in_seconds_counts_training_alone(capsys, monkeypatch):
+    clock = iter(range(10_000))  # every look at it is a second later
+    monkeypatch.setattr(training.time, "perf_counter", lambda: next(clock))
+    history = training.fit(linear(), dataset(), dataset(), seconds=12, batch_size=8)
+    assert [epoch.seconds for epoch in history.epochs] == [8, 4]  # 64 images are 8 steps
+    assert len(history.losses) == history.seconds == 12
+    assert "12 s in steps of 8 images" in capsys.readouterr().out
+
+
+def test_a_schedule_multiplies_the_rate_of_every_group():
+    model = linear()
+    first, second = model[1].weight, model[1].bias
+    optimizer = torch.optim.SGD([{"params": [first], "lr": 0.5}, {"params": [second], "lr": 2.0}])
+    shares, rates = [], []
+
+    def halve(share):
+        shares.append(share)
+        return 0.5
+
+    class Recorded(nn.Sequential):
+        def forward(self, x):
+            rates.append([group["lr"] for group in optimizer.param_groups])
+            return super().forward(x)
+
+    before = first.detach().clone()
+    training.fit(
+        Recorded(model), dataset(), steps=4, batch_size=8, optimizer=optimizer, schedule=halve
+    )
+    assert sorted(set(shares)) == [0, 0.25, 0.5, 0.75, 1]
+    assert rates == [[0.25, 1.0]] * 4
+    assert not torch.equal(first, before)
+
+
+def test_warmup_cosine():
+    factors = [training.warmup_cosine(share) for share in (0, 0.05, 0.1, 0.325, 0.55, 1)]
+    half_way = (1 + math.cos(math.pi / 4)) / 2
+    assert factors == pytest.approx([0, 0.5, 1, half_way, 0.5, 0])
+
+
+def test_augmented_batches_are_what_the_model_sees():
+    def black(images):
+        assert images.dtype == torch.uint8
+        return torch.zeros_like(images)
+
+    seen = []
+
+    class Recorded(nn.Sequential):
+        def forward(self, x):
+            seen.append(x)
+            return super().forward(x)
+
+    training.fit(Recorded(linear()), dataset(), steps=2, batch_size=8, augment=black)
+    assert all(torch.equal(x, torch.full_like(x, -2)) for x in seen)  # (0 - 0.5) / 0.25
+
+
 def test_evaluate_counts_right_answers_and_keeps_the_mode():
     data = dataset()
     model = nn.Sequential(nn.Flatten(), nn.Linear(48, 2)).train()
@@ -112,8 +168,8 @@ def test_a_head_of_another_size_is_named(run):
 
 
 def test_a_run_needs_one_budget():
-    for budget in ({}, {"epochs": 1, "steps": 1}):
-        with pytest.raises(ValueError, match="either epochs="):
+    for budget in ({}, {"epochs": 1, "steps": 1}, {"steps": 1, "seconds": 1}):
+        with pytest.raises(ValueError, match="one of epochs="):
             training.fit(linear(), dataset(), **budget)
 
 
