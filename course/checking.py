@@ -90,7 +90,8 @@ def exercise(title, reference, to_write, builds_on=()):
             _passed.pop(reference.__name__, None)
             try:
                 _require_attempt(title, answer, to_write)
-                with _leaving_no_trace(), _standing_in(answer, builds_on):
+                parts = () if answer is reference else builds_on
+                with _leaving_no_trace(), _standing_in(answer, parts):
                     proven = prove(answer)
             except CheckFailed as failure:
                 failure.title = title

@@ -65,7 +65,78 @@ def compare(answer, reference, inputs, mistakes, orders=None, also_right=(), **a
     raise _values_differ(attempts, wrong)
 
 
+def compare_calls(answer, reference, calls, mistakes, proven):
+    """Proves that the function `answer` returns what `reference` does. Returns `proven`, as text.
+
+    calls: tuples of arguments. mistakes: pairs (hint, function), where the function makes a typical
+    mistake. Results are tensors, or tuples of tensors.
+
+    Raises CheckFailed for the first call that differs, with the hint of the first mistake that does
+    in every call what the answer does.
+    """
+    results = []
+    for arguments in calls:
+        call = f"{reference.__name__}({', '.join(map(_described, arguments))})"
+        with students_code(f"{call} returns a value"):
+            results.append(_as_tuple(answer(*copy.deepcopy(arguments)), call))
+    for arguments, came in zip(calls, results, strict=True):
+        expected = _as_tuple(reference(*arguments))
+        if len(came) == len(expected) and all(map(_close, came, expected)):
+            continue
+        likely = (
+            hint
+            for hint, mistake in mistakes
+            if all(_same_call(mistake, a, c) for a, c in zip(calls, results, strict=True))
+        )
+        if len(came) != len(expected):
+            raise CheckFailed(f"{len(expected)} tensors", f"{len(came)}", next(likely, ""))
+        pairs = zip(expected, came, strict=True)
+        right, wrong = next((e, c) for e, c in pairs if not _close(c, e))
+        raise _difference_shown({"": right}, {"": wrong}, next(likely, ""))
+    return proven
+
+
+def _described(argument):
+    if isinstance(argument, torch.Tensor):
+        return str(list(argument.shape))
+    return str(argument)
+
+
+def _as_tuple(result, call="the call"):
+    results = tuple(result) if isinstance(result, tuple | list) else (result,)
+    for value in results:
+        if not isinstance(value, torch.Tensor):
+            likely = "the function has no `return`" if value is None else ""
+            raise CheckFailed(f"{call} returns a tensor", type(value).__name__, likely)
+    return results
+
+
+def _same_call(mistake, arguments, came):
+    try:
+        expected = _as_tuple(mistake(*copy.deepcopy(arguments)))
+    except (RuntimeError, ValueError, IndexError):
+        return False
+    return len(came) == len(expected) and all(map(_close, came, expected))
+
+
 # The same weights for both
+
+
+@torch.no_grad()
+def take_weights(module, source):
+    """Copies all parameters and BatchNorm statistics of `source` into `module`.
+
+    They are matched by shape, and those of one shape in the order of their layers, whatever their
+    names; the weights of a 1x1 convolution fit a linear layer. Raises ValueError where the shapes
+    differ.
+    """
+    theirs, ours = _shapes(in_order(source)), _shapes(in_order(module))
+    if theirs != ours:
+        raise ValueError(
+            f"the weights do not fit: missing {_difference(theirs, ours)}, "
+            f"not expected {_difference(ours, theirs)}"
+        )
+    _pour(in_order(source), source, module)
 
 
 def _randomise(module):
@@ -85,11 +156,20 @@ def _randomise(module):
 def in_order(*modules):
     """The parameters of the modules in order, each with what it is: [((owner, name), tensor)]."""
     return [
-        ((type(owner).__name__, name), parameter)
+        ((_kind(owner), name), parameter)
         for module in modules
         for owner in module.modules()
         for name, parameter in owner.named_parameters(recurse=False)
     ]
+
+
+def _kind(owner):
+    """What a layer is, whatever class and shape it was written with."""
+    if isinstance(owner, nn.LayerNorm | nn.GroupNorm | nn.modules.batchnorm._BatchNorm):
+        return "norm"
+    if isinstance(owner, nn.Linear | nn.modules.conv._ConvNd):
+        return "linear"
+    return type(owner).__name__
 
 
 def _children_in_every_order(module, student):
@@ -209,7 +289,10 @@ def _outputs_or_none(module, inputs):
 
 
 def _close(a, b):
-    return a.shape == b.shape and bool((a - b).abs().max() <= TOLERANCE * b.abs().max())
+    if a.shape != b.shape:
+        return False
+    a, b = a.double(), b.double()
+    return bool((a - b).abs().max() <= TOLERANCE * b.abs().max())
 
 
 def _same(a, b):
@@ -282,7 +365,7 @@ def _distance(attempt):
 
 def _difference_shown(expected, came, likely=""):
     mode = next(mode for mode in expected if not _close(came[mode], expected[mode]))
-    right, answer = expected[mode].detach(), came[mode].detach()
+    right, answer = expected[mode].detach().double(), came[mode].detach().double()
     if right.shape != answer.shape:
         return CheckFailed(f"shape {list(right.shape)}", f"shape {list(answer.shape)}", likely)
     difference = (answer - right).abs()
@@ -290,7 +373,11 @@ def _difference_shown(expected, came, likely=""):
     off = (difference > TOLERANCE * right.abs().max()).float().mean().item()
     where = f"at {index}" + (", in train mode" if mode == "train" else "")
     return CheckFailed(
-        f"{right[tuple(index)]:.4f} {where}",
-        f"{answer[tuple(index)]:.4f}; {off:.0%} of the values differ",
+        f"{_number(right[tuple(index)], expected[mode])} {where}",
+        f"{_number(answer[tuple(index)], came[mode])}; {off:.0%} of the values differ",
         likely,
     )
+
+
+def _number(value, tensor):
+    return f"{value:.4f}" if tensor.is_floating_point() else f"{value:.0f}"
