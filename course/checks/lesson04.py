@@ -181,6 +181,14 @@ def position_index(answer):
             lambda h, w: relative_position_index(h, w).T,
         ),
         (
+            "the row offsets are key minus query; query minus key",
+            flat(lambda r, c, h, w: (h - 1 - r) * (2 * w - 1) + c + w - 1),
+        ),
+        (
+            "the column offsets are key minus query; query minus key",
+            flat(lambda r, c, h, w: (r + h - 1) * (2 * w - 1) + w - 1 - c),
+        ),
+        (
             "height and width are swapped in the number of columns: a row of the table has "
             "2 * width - 1 entries",
             flat(lambda r, c, h, w: (r + h - 1) * (2 * h - 1) + c + w - 1),
@@ -436,7 +444,7 @@ def _attention_mistakes():
         ),
         (
             "the bias is made a mask of True and False; pass the numbers",
-            attention(bias=lambda s, b: s.masked_fill(~b.bool(), -torch.inf)),
+            attention(bias=lambda s, b: s.masked_fill(b <= 0, -torch.inf)),
         ),
         (
             "the heads are merged; leave [B, heads, N, head_dim]",
@@ -619,11 +627,15 @@ def _block_mistakes(stride):
 
         return edited(change)
 
-    def batch_norms(m):
-        m.norm1, m.norm2 = (nn.BatchNorm2d(len(n.weight)) for n in (m.norm1, m.norm2))
+    def norms(make):
+        def change(m):
+            for name in ("norm1", "norm2"):
+                old = getattr(m, name)
+                new = make(len(old.weight))
+                new.weight, new.bias = old.weight, old.bias
+                setattr(m, name, new)
 
-    def all_pixels(m):
-        m.norm1, m.norm2 = (nn.GroupNorm(1, len(n.weight)) for n in (m.norm1, m.norm2))
+        return edited(change)
 
     def narrow(m):
         channels = m.norm2.weight.numel()
@@ -674,11 +686,11 @@ def _block_mistakes(stride):
         ("the feed-forward layers never run", second(lambda m, x: x)),
         (
             "BatchNorm instead of LayerNorm over the channels of each pixel",
-            edited(batch_norms),
+            norms(nn.BatchNorm2d),
         ),
         (
             "the norm runs over all pixels together; LayerNorm over the channels of each pixel",
-            edited(all_pixels),
+            norms(lambda channels: nn.GroupNorm(1, channels)),
         ),
     ]
     if stride == 1:
