@@ -444,7 +444,7 @@ def _attention_mistakes():
         ),
         (
             "the bias is made a mask of True and False; pass the numbers",
-            attention(bias=lambda s, b: s.masked_fill(b <= 0, -torch.inf)),
+            lambda q, k, v, b: F.scaled_dot_product_attention(q, k, v, attn_mask=b > 0),
         ),
         (
             "the heads are merged; leave [B, heads, N, head_dim]",
