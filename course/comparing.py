@@ -3,6 +3,7 @@
 import copy
 import itertools
 import zlib
+from contextlib import suppress
 from unittest.mock import patch
 
 import torch
@@ -58,8 +59,7 @@ def compare(answer, reference, inputs, mistakes, orders=None, also_right=(), **a
             attempts.append((expected, came))
     wrong = []  # (hint, what a reference with that mistake returns)
     for right in candidates:
-        for hint, edit in mistakes:
-            module = _edited(right, edit)
+        for hint, module in _mistaken(right, mistakes):
             if _shapes(in_order(module)) == _shapes(in_order(right)):
                 wrong.append((hint, _outputs_or_none(module, inputs)))
     raise _values_differ(attempts, wrong)
@@ -229,6 +229,13 @@ def _edited(module, edit):
     return module
 
 
+def _mistaken(module, mistakes):
+    """Pairs of a hint and `module` with that mistake, where it can be made at these sizes."""
+    for hint, edit in mistakes:
+        with suppress(RuntimeError, ValueError):
+            yield hint, _edited(module, edit)
+
+
 # What they return
 
 
@@ -321,7 +328,11 @@ def _proof(student, came):
 def _parameters_differ(student, original, mistakes):
     shapes, theirs = _shapes(in_order(original)), _shapes(in_order(student))
     likely = next(
-        (hint for hint, edit in mistakes if _shapes(in_order(_edited(original, edit))) == theirs),
+        (
+            hint
+            for hint, module in _mistaken(original, mistakes)
+            if _shapes(in_order(module)) == theirs
+        ),
         "",
     )
     if not theirs:
