@@ -184,7 +184,7 @@ for i in range(12):
             color="white" if index[i, j] < 20 else "black",
         )
 axis.set(xlabel="key j", ylabel="query i", xticks=range(12), yticks=range(12))
-figure.colorbar(picture, label="entry of the table")
+colours = figure.colorbar(picture, label="entry of the table")
 
 # %% [markdown]
 # ### Exercise 3 · The bias (10 min, ★★☆)
