@@ -40,7 +40,7 @@ def compare(answer, reference, inputs, mistakes, orders=None, also_right=(), **a
         raise CheckFailed(f"{call} gives a nn.Module", f"{type(student).__name__}")
 
     original = reference(**arguments)
-    _randomise(original)
+    randomise(original)
     candidates = [original, *(_edited(original, edit) for edit in also_right)]
     candidates = [right for right in candidates if _count(right) == _count(student)]
     if not candidates:
@@ -139,8 +139,11 @@ def take_weights(module, source):
     _pour(in_order(source), source, module)
 
 
-def _randomise(module):
-    """Draws every parameter and statistic at random: zeros and ones would hide mistakes."""
+def randomise(module):
+    """Draws every parameter and statistic at random: zeros and ones would hide mistakes.
+
+    Returns the module.
+    """
     for name, tensor in itertools.chain(module.named_parameters(), module.named_buffers()):
         if not tensor.is_floating_point():
             continue
@@ -151,6 +154,7 @@ def _randomise(module):
                 tensor.uniform_(0.5, 1.5)
             else:
                 tensor.normal_(std=0.3)
+    return module
 
 
 def in_order(*modules):
@@ -190,6 +194,12 @@ def _pour(parameters, right, student):
         vector = torch.cat([tensor.flatten() for _, tensor in parameters])
         nn.utils.vector_to_parameters(vector, [tensor for _, tensor in targets])
     statistics, theirs = _statistics(right), _statistics(student)
+    if statistics.keys() == theirs.keys():  # the names were given
+        theirs = {name: theirs[name] for name in statistics}
+    statistics, theirs = (
+        [(name.split(".")[-1], buffer) for name, buffer in buffers.items()]
+        for buffers in (statistics, theirs)
+    )
     if _shapes(statistics) == _shapes(theirs):
         _copy(statistics, theirs)
 
@@ -204,11 +214,8 @@ def _copy(sources, targets):
 
 
 def _statistics(module):
-    return [
-        (name.split(".")[-1], buffer)
-        for name, buffer in module.named_buffers()
-        if buffer.is_floating_point()
-    ]
+    """BatchNorm's running means and variances by name."""
+    return {name: buffer for name, buffer in module.named_buffers() if buffer.is_floating_point()}
 
 
 def _shape(tensor):

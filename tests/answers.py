@@ -1,5 +1,6 @@
 """Answers to exercises as source text, defined the way a notebook defines them."""
 
+import ast
 import itertools
 import linecache
 
@@ -29,9 +30,10 @@ def imports(lesson):
     """A fresh namespace with what a lesson's first cell imports, without loading any data."""
     notebook = build.read_lesson(build.ROOT / "lessons" / f"{lesson}.py")
     first = next(cell for cell in notebook.cells if cell.cell_type == "code")
-    lines = [line for line in first.source.splitlines() if line.startswith(("import ", "from "))]
+    body = ast.parse(first.source).body
+    found = [ast.unparse(node) for node in body if isinstance(node, ast.Import | ast.ImportFrom)]
     namespace = {"__name__": "__main__"}
-    define("\n".join(lines), namespace)
+    define("\n".join(found), namespace)
     return namespace
 
 
