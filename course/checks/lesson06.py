@@ -85,7 +85,7 @@ def _name_mistake(name, right, came):
     if name == right:
         return "this name is the same on both sides: leave it as it is"
     for part, hint in NAME_HINTS.items():
-        if part in came and part not in right:
+        if part in came and (part not in right or part == "feed_forward."):
             return hint
     if ".." in came or came.count(".") != right.count("."):
         return "a dot got lost or doubled: replace whole words with the dots around them"
