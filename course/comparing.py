@@ -99,7 +99,7 @@ def compare_calls(answer, reference, calls, mistakes, proven):
 def _described(argument):
     if isinstance(argument, torch.Tensor):
         return str(list(argument.shape))
-    return str(argument)
+    return type(argument).__name__ if isinstance(argument, nn.Module) else str(argument)
 
 
 def _as_tuple(result, call="the call"):
