@@ -1,0 +1,209 @@
+"""A student's way through lesson 2 in a real browser, JupyterLab started as `make learn` does.
+
+Screenshots are kept in build/browser/. Needs playwright (`pip install playwright`) and Chromium.
+"""
+
+import json
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import nbformat
+import pytest
+from answers import exercise_cells
+
+from course.build import ROOT
+
+sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+BROWSER = next(filter(None, map(shutil.which, BROWSERS)), None)
+pytestmark = pytest.mark.skipif(
+    not BROWSER or not shutil.which("make"), reason="there is no Chromium, or no make"
+)
+
+LESSON = "02_cnn_stem_hybrid"
+SOLUTION = exercise_cells(LESSON)["cnn-stem"]
+WRONG = SOLUTION.replace(", padding=1", "")
+SCREENSHOTS = ROOT / "build" / "browser"
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-sync"]
+PATIENCE = 60_000  # milliseconds for a slow machine; it usually takes a second
+
+
+@pytest.fixture(scope="module")
+def course(tmp_path_factory):
+    """A copy of what `make learn` needs. In lesson 2 one exercise is open, and runs have two steps."""
+    folder = tmp_path_factory.mktemp("course")
+    for name in ("Makefile", "requirements.txt", "pyproject.toml", "vit.py", "coatnet.py"):
+        shutil.copy2(ROOT / name, folder)
+    shutil.copytree(ROOT / "notebooks", folder / "notebooks")
+    path = folder / "notebooks" / f"{LESSON}.ipynb"
+    lesson = nbformat.read(path, as_version=4)
+    for cell in lesson.cells:
+        cell.source = re.sub(r"\bsteps=\d+", "steps=2", cell.source)
+        if cell.id == "exercise-coatnet-hybrid":
+            cell.source = exercise_cells(LESSON)["coatnet-hybrid"]
+    nbformat.write(lesson, path)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def lab(course):
+    """The address of a running JupyterLab, with its token."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    settings = course / "settings"
+    write_setting(settings, "notification", {"fetchNews": "false", "checkForUpdates": False})
+    command = ["make", "learn", "NO_BROWSER=1", f"PORT={port}"]
+    # The environment that runs this test is ready, whatever its name
+    command += ["-o", ".venv/ready", f"BIN={Path(sys.executable).parent}"]
+    server = subprocess.Popen(
+        command,
+        cwd=course,
+        env={**os.environ, "JUPYTERLAB_SETTINGS_DIR": str(settings), "JUPYTER_TOKEN": "course"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    address = f"http://127.0.0.1:{port}"
+    for _ in range(240):
+        assert server.poll() is None, "make learn ended"
+        try:
+            urllib.request.urlopen(f"{address}/api?token=course", timeout=1)
+            break
+        except (urllib.error.URLError, TimeoutError):
+            time.sleep(0.5)
+    yield address
+    os.killpg(server.pid, 15)
+    server.wait(timeout=30)
+
+
+def write_setting(settings, name, values):
+    folder = settings / "@jupyterlab" / "apputils-extension"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{name}.jupyterlab-settings").write_text(json.dumps(values))
+
+
+@pytest.fixture(scope="module")
+def page(lab):
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=BROWSER, args=FLAGS)
+        page = browser.new_page(viewport={"width": 1200, "height": 900})
+        page.set_default_timeout(PATIENCE)
+        page.goto(f"{lab}/lab/tree/notebooks/{LESSON}.ipynb?token=course")
+        idle(page)
+        yield page
+        browser.close()
+
+
+def idle(page):
+    """Waits until the kernel has nothing more to do."""
+    page.get_by_text("| Idle").wait_for()
+
+
+def focus(cell):
+    cell.locator(".cm-content").click()
+    cell.locator(".cm-focused").wait_for()
+
+
+def cell_with(page, text):
+    return page.locator(".jp-CodeCell").filter(has_text=text).first
+
+
+def run(page, cell):
+    """Runs a cell as a student does, with Shift+Enter, and waits for it."""
+    before = cell.locator(".jp-InputPrompt").inner_text()
+    focus(cell)
+    page.keyboard.press("Shift+Enter")
+    for _ in range(PATIENCE // 100):
+        prompt = cell.locator(".jp-InputPrompt").inner_text()
+        if prompt != before and re.search(r"\d", prompt):
+            return
+        page.wait_for_timeout(100)
+    screenshot(page, cell, "failed")
+    pytest.fail(f"the cell is still at {prompt}")
+
+
+def output(cell):
+    return cell.locator(".jp-OutputArea-output").all_inner_texts()
+
+
+def write(page, cell, source):
+    focus(cell)
+    page.keyboard.press("Control+A")
+    page.keyboard.insert_text(source)
+
+
+def screenshot(page, cell, name):
+    SCREENSHOTS.mkdir(parents=True, exist_ok=True)
+    cell.scroll_into_view_if_needed()
+    page.wait_for_timeout(1000)  # cells around it are drawn when they come into view
+    page.screenshot(path=SCREENSHOTS / f"{name}.png")
+
+
+def test_a_student_in_a_browser(page, course):
+    first = page.locator(".jp-CodeCell").first
+    exercise, check = cell_with(page, "class CNNStem"), cell_with(page, "check.cnn_stem(CNNStem)")
+    run(page, first)
+    run(page, exercise)
+    run(page, check)
+    (line,) = output(check)
+    assert line.strip().startswith("○")
+    assert "not attempted yet" in line
+    assert len(line.strip().splitlines()) == 1
+    screenshot(page, check, "1-not-attempted")
+
+    write(page, exercise, WRONG)
+    run(page, exercise)
+    run(page, check)
+    (text,) = output(check)
+    assert text.strip().startswith("✗")
+    assert "padding" in text
+    assert "Traceback" not in text
+    screenshot(page, check, "2-wrong")
+
+    write(page, exercise, SOLUTION)
+    run(page, exercise)
+    run(page, check)
+    (line,) = output(check)
+    assert line.strip().startswith("✓")
+    screenshot(page, check, "3-right")
+
+    page.get_by_role("menuitem", name="Kernel", exact=True).click()
+    page.get_by_role("menuitem", name="Restart Kernel and Run All Cells…").click()
+    page.get_by_role("button", name="Confirm Kernel Restart").click()
+    last = page.locator(".jp-CodeCell").last
+    page.wait_for_function(
+        "prompt => /\\d/.test(prompt.innerText)",
+        arg=last.locator(".jp-InputPrompt").element_handle(),
+    )
+    idle(page)
+    assert output(check)[0].strip().startswith("✓")
+    screenshot(page, check, "4-run-all")
+
+    page.keyboard.press("Control+S")
+    page.wait_for_timeout(2000)
+    saved = nbformat.read(course / "notebooks" / f"{LESSON}.ipynb", as_version=4)
+    source = next(cell.source for cell in saved.cells if cell.id == "exercise-cnn-stem")
+    assert source == SOLUTION  # as typed, and under the id that progress and updates go by
+
+
+def test_messages_in_the_dark_theme(page, course):
+    write_setting(course / "settings", "themes", {"theme": "JupyterLab Dark"})
+    page.reload()
+    page.wait_for_selector("body[data-jp-theme-light=false]", state="attached")
+    idle(page)
+    exercise, check = cell_with(page, "class CNNStem"), cell_with(page, "check.cnn_stem(CNNStem)")
+    for name, source, mark in (("wrong", WRONG, "✗"), ("right", SOLUTION, "✓")):
+        write(page, exercise, source)
+        run(page, exercise)
+        run(page, check)
+        assert output(check)[0].strip().startswith(mark)
+        screenshot(page, check, f"5-dark-{name}")
