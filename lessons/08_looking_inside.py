@@ -379,7 +379,7 @@ bottom, top = axes[0, 0].set_ylim(0, 103)
 #   reads textures again, the hybrid gets shapes back. 8 pixels is the ViT's patch and the stem's stride. The patches are
 #   then the same as before, only elsewhere. A convolution *with a stride* sees all places alike only if the shift
 #   fits its stride; and that of the staged model is 32 in the end.
-# - **Occlusion.** The hybrid lasts longest here, then the staged model. A square of 16 pixels, a twelfth of the image, costs
+# - **Occlusion.** Shapes survive it longest in the hybrid. A square of 16 pixels, a twelfth of the image, costs
 #   some shapes and few textures; one of 32, a third of it, hides most.
 # - **Shuffling.** With patches of exactly 8 pixels, the ViT reads textures as well as ever: it cannot tell the difference,
 #   since it looks at each patch by itself. Everybody's shapes are gone, as they should be. Other sizes cut through the ViT's

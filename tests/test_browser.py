@@ -38,7 +38,7 @@ PATIENCE = 60_000  # milliseconds for a slow machine; it usually takes a second
 
 @pytest.fixture(scope="module")
 def course(tmp_path_factory):
-    """A copy of what `make learn` needs. In lesson 2 one exercise is open, and runs have two steps."""
+    """A copy of what `make learn` needs; lesson 2 with one exercise open and runs of two steps."""
     folder = tmp_path_factory.mktemp("course")
     for name in ("Makefile", "requirements.txt", "pyproject.toml", "vit.py", "coatnet.py"):
         shutil.copy2(ROOT / name, folder)
