@@ -5,11 +5,18 @@ BIN := .venv/bin
 # In a container one often is root, which Jupyter wants to be told.
 AS_ROOT := $(if $(filter 0,$(shell id -u)),--allow-root)
 
-.PHONY: learn test build bench clean
+.PHONY: learn update progress test build bench clean
 
 learn: .venv/ready  ## open the course; NO_BROWSER=1 on a server, PORT=8899 for another port
+	$(BIN)/python -m course.update --only-missing
 	$(BIN)/jupyter lab --port $(PORT) $(if $(NO_BROWSER),--no-browser) $(AS_ROOT) \
-		--LabApp.default_url=/lab/tree/notebooks/01_vit_recap.ipynb
+		--LabApp.default_url=/lab/tree/work/01_vit_recap.ipynb
+
+update: .venv/ready  ## after git pull: carry your answers over to the newer lessons
+	$(BIN)/python -m course.update
+
+progress: .venv/ready  ## what became of each exercise
+	$(BIN)/python -m course.progress
 
 test: .venv/ready  ## all that is proven
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
@@ -22,6 +29,8 @@ bench: .venv/ready  ## the README's numbers
 	$(BIN)/python benchmarks/lessons.py
 	$(BIN)/python benchmarks/photographs.py
 	$(BIN)/python benchmarks/model_speed.py
+	$(BIN)/python benchmarks/robustness.py shapetexture100
+	$(BIN)/python benchmarks/robustness.py photographs
 
 clean:
 	rm -rf .venv build *.egg-info .pytest_cache .ruff_cache

@@ -386,7 +386,7 @@ bottom, top = axes[0, 0].set_ylim(0, 103)
 #   own patches, and textures suffer.
 #
 # One seed each, 500 images: a difference of five points may be luck. [`benchmarks/robustness.py`](../benchmarks/robustness.py)
-# repeats this with three seeds, and with photographs; the README has its tables.
+# repeats this with three seeds, and with photographs; [its tables](../benchmarks/robustness.md) stand beside it.
 #
 # ## 7 · At other resolutions
 #

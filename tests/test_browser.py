@@ -42,7 +42,8 @@ def course(tmp_path_factory):
     folder = tmp_path_factory.mktemp("course")
     for name in ("Makefile", "requirements.txt", "pyproject.toml", "vit.py", "coatnet.py"):
         shutil.copy2(ROOT / name, folder)
-    shutil.copytree(ROOT / "notebooks", folder / "notebooks")
+    for name in ("notebooks", "course"):
+        shutil.copytree(ROOT / name, folder / name)
     path = folder / "notebooks" / f"{LESSON}.ipynb"
     lesson = nbformat.read(path, as_version=4)
     for cell in lesson.cells:
@@ -97,7 +98,7 @@ def page(lab):
         browser = playwright.chromium.launch(executable_path=BROWSER, args=FLAGS)
         page = browser.new_page(viewport={"width": 1200, "height": 900})
         page.set_default_timeout(PATIENCE)
-        page.goto(f"{lab}/lab/tree/notebooks/{LESSON}.ipynb?token=course")
+        page.goto(f"{lab}/lab/tree/work/{LESSON}.ipynb?token=course")
         idle(page)
         yield page
         browser.close()
@@ -190,7 +191,7 @@ def test_a_student_in_a_browser(page, course):
 
     page.keyboard.press("Control+S")
     page.wait_for_timeout(2000)
-    saved = nbformat.read(course / "notebooks" / f"{LESSON}.ipynb", as_version=4)
+    saved = nbformat.read(course / "work" / f"{LESSON}.ipynb", as_version=4)
     source = next(cell.source for cell in saved.cells if cell.id == "exercise-cnn-stem")
     assert source == SOLUTION  # as typed, and under the id that progress and updates go by
 
