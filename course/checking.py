@@ -90,6 +90,7 @@ def exercise(title, reference, to_write, builds_on=()):
             _passed.pop(reference.__name__, None)
             try:
                 _require_attempt(title, answer, to_write)
+                _require_defaults(answer, reference)
                 parts = () if answer is reference else builds_on
                 with _leaving_no_trace(), _standing_in(answer, parts):
                     proven = prove(answer)
@@ -161,6 +162,19 @@ def _require_attempt(title, answer, to_write):
     if empty:
         names = " and ".join(f"`{name}`" for name in empty)
         raise NotAttempted(f"○ {title}: not finished yet, {names} is still to be written.")
+
+
+def _require_defaults(answer, reference):
+    """Arguments that may be left out mean in the answer what they mean in the reference."""
+    right, came = (inspect.signature(function).parameters for function in (reference, answer))
+    for name in right.keys() & came.keys():
+        defaults = right[name].default, came[name].default
+        if inspect.Parameter.empty not in defaults and defaults[0] != defaults[1]:
+            raise CheckFailed(
+                f"{name}={defaults[0]} by default",
+                f"{name}={defaults[1]}",
+                "the first line was given: other cells count on its defaults",
+            )
 
 
 def _is_placeholder(function):

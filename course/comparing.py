@@ -3,7 +3,7 @@
 import copy
 import itertools
 import zlib
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from unittest.mock import patch
 
 import torch
@@ -33,11 +33,13 @@ def compare(answer, reference, inputs, mistakes, orders=None, also_right=(), **a
     """
     call = f"{reference.__name__}({', '.join(f'{k}={v}' for k, v in arguments.items())})"
     with students_code(f"{call} can be built"):
-        student = answer(**arguments)
+        with _marked_memory():
+            student = answer(**arguments)
         if isinstance(student, nn.Module) and any(map(is_lazy, student.parameters())):
             student(inputs)  # layers such as LazyConv2d get their shapes from a first batch
     if not isinstance(student, nn.Module):
         raise CheckFailed(f"{call} gives a nn.Module", f"{type(student).__name__}")
+    _require_first_values(student)
 
     original = reference(**arguments)
     randomise(original)
@@ -94,6 +96,28 @@ def compare_calls(answer, reference, calls, mistakes, proven):
         right, wrong = next((e, c) for e, c in pairs if not _close(c, e))
         raise _difference_shown({"": right}, {"": wrong}, next(likely, ""))
     return proven
+
+
+@contextmanager
+def _marked_memory():
+    """Makes torch.empty give NaN, instead of whatever was in memory."""
+    before = torch.are_deterministic_algorithms_enabled()
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before)
+
+
+def _require_first_values(student):
+    for name, parameter in student.named_parameters():
+        if not is_lazy(parameter) and parameter.isnan().any():
+            raise CheckFailed(
+                f"`{name}` starts with numbers",
+                "whatever was in memory",
+                "torch.empty only reserves memory; fill it, for example with "
+                "nn.init.trunc_normal_(..., std=0.02)",
+            )
 
 
 def _described(argument):

@@ -1,0 +1,268 @@
+"""Do the checks catch wrong answers that nobody thought of? python tests/mutants.py [EXERCISE ...]
+
+Changes each solution in every small way that it knows: an operand, a layer, a statement or an
+argument dropped or swapped, a constant, an operator, a condition, a class changed. Each mutant goes
+through the lesson's own check. Prints for every exercise how many there are, how many were caught,
+how many of the messages name a likely mistake, and the mutants that passed and should not have.
+With --show, also what the check said of each.
+"""
+
+import argparse
+import ast
+import copy
+import difflib
+import importlib
+import signal
+import sys
+from contextlib import contextmanager, redirect_stdout
+from dataclasses import dataclass
+from io import StringIO
+from pathlib import Path
+
+from course.checking import CheckFailed, NotAttempted
+
+HERE = Path(__file__).parent
+SECONDS = 20  # a mutant may loop for ever
+OTHERS = {  # names, and what they may be mistaken for
+    "GELU": ["ReLU", "Identity"],
+    "SiLU": ["GELU", "Identity"],
+    "Sigmoid": ["Softmax", "Identity"],
+    "tanh": ["relu"],
+    "BatchNorm2d": ["Identity"],
+    "LayerNorm": ["Identity"],
+    "LayerNorm2d": ["Identity"],
+    "Dropout": ["Identity"],
+    "AvgPool2d": ["MaxPool2d"],
+    "mean": ["sum"],
+    "sum": ["mean"],
+    "max": ["mean"],
+    "abs": ["square"],
+    "softmax": ["sigmoid"],
+    "cat": ["stack"],
+    "zeros": ["ones"],
+    "flatten": ["squeeze"],
+}
+SWAPPED = {
+    ast.Add: [ast.Sub],
+    ast.Sub: [ast.Add],
+    ast.Mult: [ast.Add, ast.Div],
+    ast.Div: [ast.Mult],
+    ast.FloorDiv: [ast.Mult],
+    ast.Eq: [ast.NotEq],
+    ast.NotEq: [ast.Eq],
+    ast.In: [ast.NotIn],
+}
+
+# Mutants that compute the same as the solution: (exercise, the changed line) -> why
+EQUIVALENT = {}
+
+
+@dataclass
+class Mutant:
+    """An answer with one change: its source, and the first line that differs."""
+
+    source: str
+    line: str
+
+
+@dataclass
+class Result:
+    mutant: Mutant
+    outcome: str  # "caught", "passed", or the name of an exception that is not a check's
+    named: bool = False
+    message: str = ""
+
+
+def mutants(source):
+    """All mutants of an answer, each different from it and from the others."""
+    tree = ast.parse(source)
+    original = ast.unparse(tree)
+    found = {}
+    for number, node in enumerate(ast.walk(tree)):
+        for change in changes(node):
+            other = copy.deepcopy(tree)
+            target = next(n for i, n in enumerate(ast.walk(other)) if i == number)
+            try:
+                text = ast.unparse(change(other, target) or other)
+                compile(text, "<mutant>", "exec")
+            except (SyntaxError, ValueError, AttributeError):
+                continue
+            if text != original:
+                found.setdefault(text, Mutant(text, changed_line(original, text)))
+    return list(found.values())
+
+
+def changed_line(original, text):
+    lines = difflib.ndiff(original.splitlines(), text.splitlines())
+    marked = [line for line in lines if line[0] in "-+"]
+    return next((line for line in marked if line[0] == "+"), marked[0]).replace("  ", "")
+
+
+def changes(node):
+    """Functions that change a copy of the tree at a copy of `node`."""
+    if isinstance(node, ast.Constant):
+        yield from constants(node)
+    elif isinstance(node, ast.Attribute | ast.Name):
+        field = "attr" if isinstance(node, ast.Attribute) else "id"
+        for other in OTHERS.get(getattr(node, field), []):
+            yield lambda _, n, f=field, o=other: setattr(n, f, o)
+    elif isinstance(node, ast.BinOp):
+        for other in SWAPPED.get(type(node.op), []):
+            yield lambda _, n, o=other: setattr(n, "op", o())
+        yield lambda tree, n: put(tree, n, n.left)
+        yield lambda tree, n: put(tree, n, n.right)
+        if not isinstance(node.op, ast.Add | ast.Mult):  # where the order does not matter
+            yield lambda _, n: vars(n).update(left=n.right, right=n.left)
+    elif isinstance(node, ast.Compare):
+        for other in SWAPPED.get(type(node.ops[0]), []):
+            yield lambda _, n, o=other: setattr(n, "ops", [o()])
+    elif isinstance(node, ast.IfExp):
+        yield lambda tree, n: put(tree, n, n.body)
+        yield lambda tree, n: put(tree, n, n.orelse)
+    elif isinstance(node, ast.If):
+        yield lambda _, n: setattr(n, "test", ast.Constant(True))
+        yield lambda _, n: setattr(n, "test", ast.Constant(False))
+    elif isinstance(node, ast.Call):
+        yield from calls(node)
+    elif isinstance(node, ast.List | ast.Tuple) and isinstance(node.ctx, ast.Load):
+        yield from sequences(node, "elts")
+    if isinstance(node, ast.FunctionDef | ast.For | ast.With):
+        yield from statements(node)
+
+
+def constants(node):
+    if isinstance(node.value, bool):
+        yield lambda _, n: setattr(n, "value", not n.value)
+    elif isinstance(node.value, int):
+        yield lambda _, n: setattr(n, "value", n.value + 1)
+        if node.value > 0:
+            yield lambda _, n: setattr(n, "value", n.value - 1)
+    elif isinstance(node.value, float):
+        yield lambda _, n: setattr(n, "value", 2 * n.value)
+
+
+def calls(node):
+    if isinstance(node.func, ast.Attribute) and not isinstance(node.func.value, ast.Name):
+        yield lambda tree, n: put(tree, n, n.func.value)  # x.method() -> x
+    elif len(node.args) == 1:
+        yield lambda tree, n: put(tree, n, n.args[0])  # f(x) -> x
+    for place in range(len(node.keywords)):
+        yield lambda _, n, p=place: n.keywords.pop(p) and None
+    if getattr(node.func, "attr", "") != "transpose":  # whose two axes may be swapped
+        yield from sequences(node, "args")
+
+
+def sequences(node, field):
+    """One element left out, or two neighbours swapped."""
+    length = len(getattr(node, field))
+    for place in range(length if length > 1 else 0):
+        yield lambda _, n, p=place: getattr(n, field).pop(p) and None
+    for place in range(length - 1):
+        yield lambda _, n, p=place: swap(getattr(n, field), p)
+
+
+def statements(node):
+    """One statement left out."""
+    for place, statement in enumerate(node.body):
+        if isinstance(statement, ast.FunctionDef) or "super().__init__" in ast.unparse(statement):
+            continue
+        if isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant):
+            continue  # a docstring
+        yield lambda _, n, p=place: n.body.__setitem__(p, ast.Pass())
+
+
+def swap(items, place):
+    items[place], items[place + 1] = items[place + 1], items[place]
+
+
+def put(tree, old, new):
+    """The tree with `new` in the place of `old`."""
+
+    class Replace(ast.NodeTransformer):
+        def visit(self, node):
+            return new if node is old else self.generic_visit(node)
+
+    return Replace().visit(tree)
+
+
+@contextmanager
+def limit(seconds):
+    def stop(*_):
+        raise TimeoutError(f"longer than {seconds} s")
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.alarm(seconds)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def try_out(run_check, exercise, mutant):
+    try:
+        with limit(SECONDS), redirect_stdout(StringIO()):
+            run_check(exercise, mutant.source)
+    except CheckFailed as failure:
+        return Result(mutant, "caught", bool(failure.rows["likely"]), str(failure))
+    except NotAttempted as missing:
+        return Result(mutant, "caught", True, str(missing))
+    except NameError as error:
+        # The mutant is no answer at all, such as a class body that does not run
+        return Result(mutant, "caught", False, f"NameError: {error}")
+    except Exception as error:
+        return Result(mutant, type(error).__name__, False, str(error))
+    return Result(mutant, "passed")
+
+
+def lessons():
+    """The modules that test a lesson's checks: each has SOLUTIONS, CHECKS and run_check."""
+    sys.path.insert(0, str(HERE))
+    for path in sorted(HERE.glob("test_checks_lesson*.py")):
+        yield importlib.import_module(path.stem)
+
+
+def is_equivalent(exercise, mutant):
+    return (exercise, mutant.line) in EQUIVALENT
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("exercises", nargs="*", help="such as mbconv (default: all)")
+    parser.add_argument("--show", action="store_true", help="every mutant with its message")
+    options = parser.parse_args()
+    print("| exercise | mutants | equivalent | caught | likely mistake named | not caught |")
+    print("|---|---|---|---|---|---|")
+    total, holes = [], []
+    for lesson in lessons():
+        for exercise in lesson.CHECKS:
+            if options.exercises and exercise not in options.exercises:
+                continue
+            results = [
+                try_out(lesson.run_check, exercise, mutant)
+                for mutant in mutants(lesson.SOLUTIONS[exercise])
+            ]
+            real = [r for r in results if not is_equivalent(exercise, r.mutant)]
+            caught = [r for r in real if r.outcome == "caught"]
+            holes += [(exercise, r) for r in real if r.outcome != "caught"]
+            total.append(
+                (
+                    len(results),
+                    len(results) - len(real),
+                    len(caught),
+                    sum(r.named for r in caught),
+                    len(real) - len(caught),
+                )
+            )
+            print(f"| {exercise} | {' | '.join(map(str, total[-1]))} |", flush=True)
+            if options.show:
+                for r in results:
+                    print(f"\n{r.mutant.line}\n{r.outcome}: {r.message}")
+    print(f"| all | {' | '.join(str(sum(column)) for column in zip(*total, strict=True))} |")
+    for exercise, result in holes:
+        print(f"\n{exercise}: {result.outcome} {result.message}\n  {result.mutant.line}")
+    return 1 if holes else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,61 @@
+"""Checks catch small changes of a solution that nobody wrote down: a sample of tests/mutants.py."""
+
+import random
+
+import mutants
+import pytest
+import torch
+
+SAMPLE = 6  # an exercise; `python tests/mutants.py` runs all of them
+CASES = [(lesson, exercise) for lesson in mutants.lessons() for exercise in lesson.CHECKS]
+
+
+@pytest.mark.parametrize(("lesson", "exercise"), CASES, ids=[exercise for _, exercise in CASES])
+def test_mutants_are_caught(lesson, exercise):
+    found = [
+        mutant
+        for mutant in mutants.mutants(lesson.SOLUTIONS[exercise])
+        if not mutants.is_equivalent(exercise, mutant)
+    ]
+    assert len(found) >= SAMPLE
+    for mutant in random.Random(0).sample(found, SAMPLE):
+        before = torch.get_rng_state()
+        result = mutants.try_out(lesson.run_check, exercise, mutant)
+        assert result.outcome == "caught", f"{mutant.line}\n{result.message}"
+        assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_every_kind_of_change_is_made():
+    source = """
+def f(x, deep=True):
+    y = nn.Sequential(nn.Linear(3, 4, bias=False), nn.GELU())
+    x = x + y(x).mean(dim=1)
+    return x.flatten(2) if deep else x
+"""
+    texts = {mutant.source for mutant in mutants.mutants(source)}
+    for change in (
+        "deep=False",
+        "nn.Linear(3, 4)",
+        "nn.Linear(4, 3, bias=False)",
+        "nn.ReLU()",
+        "Sequential(nn.GELU())",
+        "x = x - y(x)",
+        "x = y(x).mean(dim=1)\n",
+        "mean(dim=2)",
+        "y(x).sum(dim=1)",
+        "return x.flatten(2)\n",
+        "flatten(3)",
+        "return x if deep else x",
+        "pass\n",
+    ):
+        assert any(change in text + "\n" for text in texts), change
+
+
+def test_equivalent_mutants_still_exist():
+    """A reason in the table that fits no mutant any more is a leftover."""
+    lines = {
+        (exercise, mutant.line)
+        for lesson, exercise in CASES
+        for mutant in mutants.mutants(lesson.SOLUTIONS[exercise])
+    }
+    assert set(mutants.EQUIVALENT) <= lines
