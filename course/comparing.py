@@ -263,8 +263,16 @@ def _edited(module, edit):
 def _mistaken(module, mistakes):
     """Pairs of a hint and `module` with that mistake, where it can be made at these sizes."""
     for hint, edit in mistakes:
-        with suppress(RuntimeError, ValueError):
+        with suppress(RuntimeError, ValueError, AttributeError):  # not at these sizes
             yield hint, _edited(module, edit)
+
+
+def require_eps(module, eps=1e-6):
+    """A millionth does not show in values of usual size, but in those of small ones."""
+    for norm in module.modules():
+        if isinstance(norm, nn.LayerNorm) and norm.eps != eps:
+            likely = f"PyTorch's default is 1e-5; timm has LayerNorm2d(..., eps={eps:g})"
+            raise CheckFailed(f"norms with eps={eps:g}", f"eps={norm.eps:g}", likely)
 
 
 # What they return

@@ -8,7 +8,7 @@ from torch.overrides import TorchFunctionMode
 import coatnet
 from coatnet import relative_position_index
 from course.checking import CheckFailed, exercise
-from course.comparing import compare, compare_calls, in_order
+from course.comparing import compare, compare_calls, in_order, require_eps
 
 
 class QKV(nn.Module):
@@ -782,13 +782,5 @@ def transformer_block(answer):
             if "must match" in failure.rows["came"] and stride == 2:
                 failure.rows["likely"] = likely[size == (6, 8)]
             raise
-    _require_eps(answer(64, 64, (3, 4)))
+    require_eps(answer(64, 64, (3, 4)))
     return proven
-
-
-def _require_eps(block):
-    """A tenth of a millionth does not show in values, but it would in timm's logits."""
-    for norm in block.modules():
-        if isinstance(norm, nn.LayerNorm) and norm.eps != 1e-6:
-            likely = "PyTorch's default is 1e-5; timm's blocks have LayerNorm2d(..., eps=1e-6)"
-            raise CheckFailed("norms with eps=1e-6", f"eps={norm.eps:g}", likely)

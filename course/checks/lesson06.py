@@ -9,7 +9,7 @@ from torch import nn
 import coatnet
 from coatnet import CONFIGS, CoAtNet, CoAtNetConfig
 from course.checking import CheckFailed, exercise, students_code
-from course.comparing import compare, in_order, randomise
+from course.comparing import compare, in_order, randomise, require_eps
 
 SMALL = {
     "depths": (1, 2, 1, 1),
@@ -403,11 +403,13 @@ def settings(answer):
 
 def _setting_mistake(key, right, got):
     if key == "depths":
-        if isinstance(got, tuple) and got == tuple(depth - 1 for depth in right):
+        if not isinstance(got, tuple) or not all(isinstance(depth, int) for depth in got):
+            return f"four numbers are asked for. {SETTING_HINTS[key].capitalize()}"
+        if got == tuple(depth - 1 for depth in right):
             return "block numbers start at 0: the largest one is one less than their count"
-        if isinstance(got, tuple) and all(g > 3 * r for g, r in zip(got, right, strict=False)):
+        if all(g > 3 * r for g, r in zip(got, right, strict=False)):
             return "these are names; count each block number once, a set does that"
-        if isinstance(got, tuple) and len(got) != 4:
+        if len(got) != 4:
             return "four stages, S1 to S4, called `stages.0` to `stages.3`"
         return SETTING_HINTS[key]
     if not isinstance(got, bool):
@@ -766,4 +768,5 @@ def coatnet_rw(answer):
         sizes = {"config": config, "num_classes": 6, "image_size": side}
         mistakes = _model_mistakes(config, 6, side)
         proven = _prove(answer, CoAtNetRW, sizes, torch.randn(3, 3, *image), mistakes, "the model")
+    require_eps(answer(**sizes))
     return "nano_rw and 0_rw in small; " + proven
