@@ -118,6 +118,13 @@ def _require_first_values(student):
                 "torch.empty only reserves memory; fill it, for example with "
                 "nn.init.trunc_normal_(..., std=0.02)",
             )
+    for name, parameter in student.named_parameters(recurse=False):
+        if parameter.numel() > 1 and parameter.std() > 2:
+            raise CheckFailed(
+                f"`{name}` starts small, with a standard deviation of 1 or less",
+                f"{parameter.std():.0f}",
+                "what it is added to would drown in it; multiply with 0.02",
+            )
 
 
 def _described(argument):

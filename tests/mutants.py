@@ -53,8 +53,74 @@ SWAPPED = {
     ast.In: [ast.NotIn],
 }
 
-# Mutants that compute the same as the solution: (exercise, the changed line) -> why
-EQUIVALENT = {}
+START = "where training starts from is left open, as long as it is small"
+SAME_SHAPE = "the axis of length 1 that is missing is added again by broadcasting"
+SAME_AXES = "the mean goes over the same axes"
+SAME_ROW = "a row vector without its axis of length 1 broadcasts alike"
+A_NUMBER = "a tensor with one number is a number too"
+# Mutants that are as right as the solution: (exercise, the changed line) -> why
+EQUIVALENT = {
+    **{
+        (exercise, f"+ self.{name} = nn.Parameter({value})"): reason
+        for exercise in ("vision-transformer", "coatnet-hybrid")
+        for name, length in (("cls_token", "1, "), ("positions", "num_tokens, "))
+        for value, reason in (
+            (f"torch.randn(1, {length}num_hiddens) + 0.02", START),
+            (f"torch.randn(1, {length}num_hiddens)", START),
+            (f"torch.randn(1, {length}num_hiddens) * 0.04", START),
+            (f"torch.randn({length}num_hiddens) * 0.02", SAME_SHAPE),
+        )
+    },
+    ("squeeze-excite", "+ means = x.mean(dim=(3, 2))"): SAME_AXES,
+    **{
+        ("position-index", f"+ {offsets} = {name}[:, None] - {name}[{row}] + {side} - 1"): SAME_ROW
+        for offsets, name, side in (
+            ("row_offsets", "rows", "height"),
+            ("column_offsets", "columns", "width"),
+        )
+        for row in (":,", "None,")
+    },
+    ("position-bias", "+ nn.init.trunc_normal_(self.table)"): START,
+    ("position-bias", "+ nn.init.trunc_normal_(self.table, std=0.04)"): START,
+    (
+        "position-bias",
+        "+ self.table = nn.Parameter(torch.empty(num_heads, 2 * width - 1, 2 * height - 1))",
+    ): "as many numbers a head, and the table is flattened before it is used",
+    (
+        "attention-module",
+        "+ num_heads = out_channels // 31",
+    ): "as many heads for every multiple of 32 below 992",
+    (
+        "difference",
+        "+ return (y - expected).abs().max() / expected.abs().max()",
+    ): A_NUMBER,
+    (
+        "difference",
+        "+ return ((expected - y).abs().max() / expected.abs().max()).item()",
+    ): "a difference is as large in the other direction",
+    (
+        "settings",
+        "+ return {'depths': depths, 'expand_output': hidden == 4 * output, "
+        "'attend_output': three_widths != 3 * channels, "
+        "'conv_bias': 'stages.1.0.project.bias' in shapes, "
+        "'shortcut_bias': 'stages.3.0.shortcut.proj.bias' in shapes, "
+        "'mlp_head': 'head.hidden.weight' in shapes}",
+    ): "a list of four numbers is accepted too",
+    (
+        "settings",
+        "+ three_widths, channels = shapes['stages.3.0.attention.qkv.weight'][:3]",
+    ): "the weights of a linear layer have two lengths, so that nothing is cut off",
+    (
+        "field",
+        "+ middle = grid[:, :, grid.shape[2] // 2, grid.shape[3] // 2].mean()",
+    ): "a constant factor cancels in the shares",
+    (
+        "field",
+        "+ field = gradient.abs().sum(dim=(0, 1))",
+    ): "a constant factor cancels in the shares",
+    ("field", "+ field = gradient.abs().mean(dim=(1, 0))"): SAME_AXES,
+    ("sweep", "+ shares.append((predictions == targets).float().mean())"): A_NUMBER,
+}
 
 
 @dataclass
