@@ -123,6 +123,35 @@ EQUIVALENT = {
 }
 
 
+# The mistakes that a check must be able to tell apart: (exercise, what the likely row says); the
+# wrong answer stands in the table of that lesson's test
+PITFALLS = {
+    "attention not scaled": ("attention-head", "not scaled"),
+    "attention scaled by the model width": ("attention-head", "model width"),
+    "softmax over the wrong axis": ("attention-head", "over the queries"),
+    "heads concatenated in the wrong order": ("multi-head", "reverse order"),
+    "missing residual": ("encoder-block", "residual around the attention"),
+    "norm after instead of before": ("encoder-block", "post-norm"),
+    "CLS token appended instead of prepended": ("vision-transformer", "appended"),
+    "position added before CLS": ("vision-transformer", "before the CLS token"),
+    "patch count from patch_size": ("coatnet-hybrid", "counted from `patch_size`"),
+    "BatchNorm missing in one layer": ("cnn-stem", "BatchNorm after the second"),
+    "GELU missing in one layer": ("cnn-stem", "GELU after the third"),
+    "padding 0": ("cnn-stem", "first convolution has padding 0"),
+    "depthwise without groups": ("depthwise-conv", "without `groups`"),
+    "squeeze-and-excitation over the wrong dims": ("squeeze-excite", "goes over the channels"),
+    "its width from the wrong channels": ("mbconv", "a quarter of the expanded channels"),
+    "expansion from the input channels": ("mbconv", "counts from the input channels"),
+    "missing second shortcut projection": ("transformer-block", "projection is missing"),
+    "relative index transposed": ("position-index", "query and key are swapped"),
+    "relative index with the sign swapped": ("position-index", "row offsets are key minus query"),
+    "one bias shared by all heads": ("position-bias", "one bias for all heads"),
+    "bias added after softmax": ("attention-written-out", "after the softmax"),
+    "bias index made a parameter": ("position-bias", "index is a parameter"),
+    "CLS token kept in the staged model": ("coatnet-staged", "CLS token is left over"),
+}
+
+
 @dataclass
 class Mutant:
     """An answer with one change: its source, and the first line that differs."""
@@ -208,7 +237,9 @@ def constants(node):
 
 
 def calls(node):
-    if isinstance(node.func, ast.Attribute) and not isinstance(node.func.value, ast.Name):
+    modules = ("nn", "F", "torch", "math")
+    owner = node.func.value if isinstance(node.func, ast.Attribute) else None
+    if owner and ast.unparse(owner).partition(".")[0] not in modules:
         yield lambda tree, n: put(tree, n, n.func.value)  # x.method() -> x
     elif len(node.args) == 1:
         yield lambda tree, n: put(tree, n, n.args[0])  # f(x) -> x
@@ -281,6 +312,17 @@ def try_out(run_check, exercise, mutant):
     return Result(mutant, "passed")
 
 
+def pitfalls():
+    """For each pitfall whether the check's likely row names it: pairs (pitfall, True or False)."""
+    for pitfall, (exercise, words) in PITFALLS.items():
+        lesson = next(lesson for lesson in lessons() if exercise in lesson.CHECKS)
+        _, old, new, _ = next(w for w in lesson.WRONG if w[0] == exercise and w[-1] == words)
+        answer = lesson.SOLUTIONS[exercise].replace(old, new)
+        result = try_out(lesson.run_check, exercise, Mutant(answer, new))
+        likely = result.message.partition("likely")[2].partition("look at")[0]
+        yield pitfall, words in likely
+
+
 def lessons():
     """The modules that test a lesson's checks: each has SOLUTIONS, CHECKS and run_check."""
     sys.path.insert(0, str(HERE))
@@ -325,6 +367,9 @@ def main():
                 for r in results:
                     print(f"\n{r.mutant.line}\n{r.outcome}: {r.message}")
     print(f"| all | {' | '.join(str(sum(column)) for column in zip(*total, strict=True))} |")
+    print("\n| pitfall | named |\n|---|---|")
+    for pitfall, named in pitfalls():
+        print(f"| {pitfall} | {'yes' if named else 'no'} |")
     for exercise, result in holes:
         print(f"\n{exercise}: {result.outcome} {result.message}\n  {result.mutant.line}")
     return 1 if holes else 0

@@ -78,6 +78,7 @@ WRONG = [
     ("stage", TRANSFORMER, TRANSFORMER.replace("grid_size", "grid_size[::-1]"), "height and width are swapped"),
     ("stage", "return nn.Sequential(*blocks)", "return blocks", "nn.Sequential(*blocks) makes it one"),
     ("stage", "return nn.Sequential(*blocks)", "return nn.ModuleList(blocks)", "only holds layers"),
+    ("coatnet-staged", "math.ceil(side / 2)\n            stages", "4 * side\n            stages", "grids become smaller"),
     ("coatnet-staged", "zip(config.depths, config.widths, config.block_types)", "list(zip(config.depths, config.widths, config.block_types))[:3]", "three stages"),
     ("coatnet-staged", BLOCKS, "config.block_types[::-1]", "transformer blocks come before MBConv"),
     ("coatnet-staged", BLOCKS, '"CCCC"', "all stages are MBConv"),

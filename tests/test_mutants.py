@@ -59,3 +59,7 @@ def test_equivalent_mutants_still_exist():
         for mutant in mutants.mutants(lesson.SOLUTIONS[exercise])
     }
     assert set(mutants.EQUIVALENT) <= lines
+
+
+def test_the_designs_pitfalls_are_named():
+    assert [pitfall for pitfall, named in mutants.pitfalls() if not named] == []

@@ -9,6 +9,7 @@ from torch import nn
 import coatnet
 from coatnet import CONFIGS, CoAtNet, CoAtNetConfig
 from course.checking import CheckFailed, exercise, students_code
+from course.checks.lesson05 import small_grids
 from course.comparing import compare, in_order, randomise, require_eps
 
 SMALL = {
@@ -670,9 +671,10 @@ def mbconv_rw(answer):
 def _prove(answer, reference, sizes, images, mistakes, what):
     shown = repr(sizes["config"])
     try:
-        named = _require_names(answer, reference, what, **sizes)
-        orders = _by_name if named else None
-        return compare(answer, reference, images, mistakes, orders=orders, **sizes)
+        with small_grids():
+            named = _require_names(answer, reference, what, **sizes)
+            orders = _by_name if named else None
+            return compare(answer, reference, images, mistakes, orders=orders, **sizes)
     except CheckFailed as failure:
         for label, text in failure.rows.items():  # `config` instead of its 24 fields
             failure.rows[label] = str(text).replace(f"config={shown}", "config")
@@ -686,6 +688,7 @@ COMPLAINTS = {  # what layers say, and what that most likely means
     "stride 1 keeps the channels": "only a stage's first block has stride 2 and changes channels",
     "The size of tensor a": "with stride 2 the shortcut is half as large: pool the branch too, and "
     "only there; the depthwise convolution has padding 1 and stride 1",
+    "a bias table for": "grids become smaller from stage to stage: each halves height and width",
     "has no heads of 32 channels": "MBConv and TransformerBlock are swapped: S1 and S2 are MBConv",
     "given normalized_shape": "a norm over the wrong axis or of the wrong width: LayerNorm2d takes "
     "[B, C, H, W] and the last stage's channels",
