@@ -161,7 +161,7 @@ for row, (side, query) in enumerate(((4, 5), (2, 0))):  # the place that looks: 
 # Relative attention adds two things before the softmax: what the contents have to say, and a number $w_{i-j}$ for
 # the offset. A convolution is all $w$. So: has training made kernels of the biases? Each picture below is a head's table
 # in S3, seen from the place in its middle: the colour says by how much it favours, before any content counts, the
-# place that lies there. Left before training, right after it.
+# place that lies there. Above before training, below after it.
 
 # %% tags=["nbval-ignore-output"]
 figure, axes = plt.subplots(2, 4, figsize=(9, 4.4), layout="constrained")
@@ -181,10 +181,26 @@ axes[1, 0].set(xlabel="columns to the right", ylabel="rows below")
 bar = figure.colorbar(shown, ax=axes, label="bias, added to the scores")
 
 # %% [markdown]
+# And how much does it weigh beside the contents? The logarithm of the attention weights is the scores, up to a constant in each
+# row; take the biases away, and what remains comes from $q\,k^\top$.
+
+# %% tags=["nbval-ignore-output"]
+with torch.no_grad():
+    x = staged.features(test.normalise(test.images[:32]))[2]  # what S3 gets
+    for number, block in enumerate(staged.stages[2], start=1):
+        weights, x = read(block, x), block(x)
+        bias = block.attention.position_bias(*x.shape[2:])  # [heads, N, N]
+        content = weights.log() - bias
+        print(
+            f"S3, block {number}: standard deviation within a row, "
+            f"content {content.std(dim=-1).mean():.2f}, bias {bias.std(dim=-1).mean():.2f}"
+        )
+
+# %% [markdown]
 # Something has been learned: the noise of the beginning has become slopes, four times as strong. A head prefers what lies
 # below to what lies above, or one side to the other. But a *convolution's* kernel, with its weight on the nearest neighbours,
-# it is not. None of the heads has its peak in the middle. And 0.2 is little beside scores that differ by whole
-# units; in this model content decides most. Two stages of MBConv stand in front of these blocks, and have done what is to be
+# it is not. None of the heads has its peak in the middle. And it is the small part of the sum: contents differ by several times as
+# much, so that they decide most. Two stages of MBConv stand in front of these blocks, and have done what is to be
 # done among neighbours.
 #
 # These are small tables of a small model. If you have a network, look at those of CoAtNet-0-rw after ImageNet, 27 x 27 offsets:
@@ -451,7 +467,7 @@ axis.legend()
 axis.grid(alpha=0.3)
 
 # %% [markdown]
-# Runs at any size: yes. Right at any size: no. Eight pixels more or fewer, and half of the staged model's answers are wrong. A
+# Runs at any size: yes. Right at any size: no. Eight pixels more or fewer, and more than half of the staged model's answers are wrong. A
 # texture resized has another period, so that for these images size *is* content; and nothing has ever shown the model another
 # one. The staged model loses least near its own size, and beyond that nobody does well. Where a model is to work at several
 # sizes, it should see them in training, or be fine-tuned for some steps. Relative positions make that possible without surgery.

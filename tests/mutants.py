@@ -119,6 +119,10 @@ EQUIVALENT = {
         "+ field = gradient.abs().sum(dim=(0, 1))",
     ): "a constant factor cancels in the shares",
     ("field", "+ field = gradient.abs().mean(dim=(1, 0))"): SAME_AXES,
+    (
+        "coatnet-staged",
+        "+ channels, side = (config.stem_widths[-1], image_size / 2)",
+    ): "rounding up once is enough: ceil(ceil(n / 2) / 2) is ceil(n / 4)",
     ("sweep", "+ shares.append((predictions == targets).float().mean())"): A_NUMBER,
 }
 
