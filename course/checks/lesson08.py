@@ -223,6 +223,12 @@ def field(answer):
     )
     model, images = network(), torch.randn(2, 3, 8, 8)
     answer(model, images)
+    if images.requires_grad:
+        raise CheckFailed(
+            "the images that were given stay as they are",
+            "they ask for gradients from now on",
+            "images.clone().requires_grad_() leaves them alone",
+        )
     if any(p.grad is not None for p in model.parameters()):
         raise CheckFailed(
             "the model's own gradients stay as they are",
