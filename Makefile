@@ -20,7 +20,7 @@ progress: .venv/ready  ## what became of each exercise
 
 test: .venv/ready  ## all that is proven
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --durations=15
 
 build: .venv/ready  ## lessons/ -> notebooks/ and solutions/
 	$(BIN)/python -m course.build

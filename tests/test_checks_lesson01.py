@@ -383,6 +383,90 @@ class ViT(nn.Module):
         return self.head(self.body(x + self.pos)[:, 0])
 """,
     ),
+    (
+        "patch-embedding",
+        "patch by patch",
+        """
+class PatchEmbedding(nn.Module):
+    def __init__(self, img_size, patch_size, num_hiddens, in_channels=3):
+        super().__init__()
+        self.starts = range(0, img_size, patch_size)
+        self.num_patches = len(self.starts) ** 2
+        self.size = patch_size
+        self.proj = nn.LazyLinear(num_hiddens)
+
+    def forward(self, x):
+        s = self.size
+        patches = [x[:, :, i : i + s, j : j + s].flatten(1) for i in self.starts for j in self.starts]
+        return self.proj(torch.stack(patches, dim=1))
+""",
+    ),
+    (
+        "attention-head",
+        "the softmax written out, scaled queries",
+        """
+class AttentionHead(nn.Module):
+    def __init__(self, dim, head_dim, dropout=0.1):
+        super().__init__()
+        self.maps = nn.ModuleList(nn.Linear(dim, head_dim, bias=False) for _ in range(3))
+        self.drop = nn.Dropout(p=dropout)
+
+    def attention(self, x):
+        q, k = self.maps[0](x), self.maps[1](x)
+        scores = torch.einsum("bid,bjd->bij", q / math.sqrt(q.size(-1)), k)
+        powers = torch.exp(scores - scores.max(dim=2, keepdim=True).values)
+        return powers / powers.sum(dim=2, keepdim=True)
+
+    def forward(self, x):
+        return torch.bmm(self.drop(self.attention(x)), self.maps[2](x))
+""",
+    ),
+    (
+        "encoder-block",
+        "each half in a function",
+        """
+class EncoderBlock(nn.Module):
+    def __init__(self, num_hiddens, num_heads, mlp_dim, dropout=0.1):
+        super().__init__()
+        self.parts = nn.ModuleDict({
+            "mix": MultiHeadAttention(num_hiddens, num_heads, dropout),
+            "think": FeedForward(num_hiddens, mlp_dim, dropout),
+            "norm_mix": nn.LayerNorm(num_hiddens),
+            "norm_think": nn.LayerNorm(num_hiddens),
+        })
+
+    def step(self, name, x):
+        return torch.add(x, self.parts[name](self.parts["norm_" + name](x)))
+
+    def forward(self, x):
+        for name in ("mix", "think"):
+            x = self.step(name, x)
+        return x
+""",
+    ),
+    (
+        "vision-transformer",
+        "CLS by padding, positions apart for CLS and patches",
+        """
+class ViT(nn.Module):
+    def __init__(self, img_size, patch_size, num_hiddens, num_heads, num_classes,
+                 depth=6, dropout=0.1):
+        super().__init__()
+        self.to_tokens = PatchEmbedding(img_size, patch_size, num_hiddens)
+        self.register_parameter("cls", nn.Parameter(torch.empty(1, 1, num_hiddens).normal_(std=0.02)))
+        self.register_parameter("pos", nn.Parameter(
+            nn.init.trunc_normal_(torch.empty((img_size // patch_size) ** 2 + 1, num_hiddens), std=0.02)))
+        self.encoder = TransformerEncoder(num_hiddens, depth, num_heads, 4 * num_hiddens, dropout)
+        self.head = ClassificationHead(num_hiddens, num_classes)
+        self.p = dropout
+
+    def forward(self, x):
+        first = (self.cls + self.pos[:1]).expand(x.size(0), -1, -1)
+        tokens = torch.concat((first, self.to_tokens(x) + self.pos[1:]), dim=-2)
+        tokens = nn.functional.dropout(tokens, self.p, training=self.training)
+        return self.head(self.encoder(tokens)[:, 0, :])
+""",
+    ),
 ]
 
 

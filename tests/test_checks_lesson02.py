@@ -207,6 +207,33 @@ class CoAtNEt(nn.Module):
         return self.head(self.rest(x + self.pos)[:, 0])
 """,
     ),
+    (
+        "coatnet-hybrid",
+        "a ViT in small steps",
+        """
+class CoAtNEt(nn.Module):
+    def __init__(self, img_size, patch_size, num_hiddens, num_heads, num_classes,
+                 depth=6, dropout=0.1):
+        super().__init__()
+        self.stem = CNNStem(num_hiddens)
+        side = img_size
+        for _ in range(3):
+            side = -(-side // 2)
+        self.cls_token = nn.Parameter(torch.zeros(num_hiddens))
+        self.positions = nn.Parameter(torch.zeros(1, 1 + side * side, num_hiddens).normal_(0, 0.02))
+        self.encoder = TransformerEncoder(num_hiddens, depth, num_heads, 4 * num_hiddens, dropout)
+        self.head = ClassificationHead(num_hiddens, num_classes)
+        self.dropout = dropout
+
+    def forward(self, x):
+        x = self.stem(x)
+        x = x.view(*x.shape[:2], -1).mT
+        x = nn.functional.pad(x, (0, 0, 1, 0))
+        first = nn.functional.pad(self.cls_token[None], (0, 0, 0, x.shape[1] - 1))
+        x = nn.functional.dropout(x + first + self.positions, self.dropout, self.training)
+        return self.head(self.encoder(x)[:, 0])
+""",
+    ),
 ]
 
 

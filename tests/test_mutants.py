@@ -3,6 +3,7 @@
 import random
 
 import mutants
+import numpy as np
 import pytest
 import torch
 
@@ -23,6 +24,18 @@ def test_mutants_are_caught(lesson, exercise):
         result = mutants.try_out(lesson.run_check, exercise, mutant)
         assert result.outcome == "caught", f"{mutant.line}\n{result.message}"
         assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize(("lesson", "exercise"), CASES, ids=[exercise for _, exercise in CASES])
+def test_a_check_leaves_random_states_and_settings_alone(lesson, exercise):
+    def state():
+        settings = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+        numbers = torch.get_rng_state().tolist(), random.getstate(), str(np.random.get_state())
+        return settings, numbers, torch.is_grad_enabled(), torch.get_default_dtype()
+
+    before = state()
+    lesson.run_check(exercise, lesson.SOLUTIONS[exercise])
+    assert state() == before
 
 
 def test_every_kind_of_change_is_made():
@@ -63,3 +76,11 @@ def test_equivalent_mutants_still_exist():
 
 def test_the_designs_pitfalls_are_named():
     assert [pitfall for pitfall, named in mutants.pitfalls() if not named] == []
+
+
+@pytest.mark.parametrize(("lesson", "exercise"), CASES, ids=[exercise for _, exercise in CASES])
+def test_three_right_answers_in_other_styles_are_tried(lesson, exercise):
+    right = lesson.RIGHT  # the tests of that lesson prove that they are accepted
+    names = list(right) if isinstance(right, dict) else [entry[0] for entry in right]
+    count = len(right[exercise]) if isinstance(right, dict) else names.count(exercise)
+    assert count >= 3
