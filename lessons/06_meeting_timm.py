@@ -10,17 +10,13 @@
 
 # %%
 FULL = False  # nothing in this lesson trains, so that True changes nothing
-PHOTO = None  # the path of a photograph of yours; None: a portrait that comes with matplotlib
 
 import copy
-import statistics
 import time
 
 import matplotlib.pyplot as plt
 import timm
 import torch
-from matplotlib.cbook import get_sample_data
-from PIL import Image
 from torch import nn
 
 from coatnet import (
@@ -568,10 +564,14 @@ for name in mine:
 
 # %% [markdown]
 # Now a photograph. A model expects its images as they were in training: the shorter side scaled, the middle
-# cut out, colours normalised. timm keeps the numbers with the weights. (Set `PHOTO` in the first cell to the path of a
-# photograph of yours, and run again from there.)
+# cut out, colours normalised. timm keeps the numbers with the weights. (Set `PHOTO` to the path of a photograph of yours, and run
+# the cell again.)
 
 # %% tags=["nbval-ignore-output"]
+from matplotlib.cbook import get_sample_data
+from PIL import Image
+
+PHOTO = None  # the path of a photograph of yours; None: a portrait that comes with matplotlib
 NAME = "coatnet_0_rw_224"
 photo = Image.open(PHOTO or get_sample_data("grace_hopper.jpg", asfileobj=False)).convert("RGB")
 settings = timm.data.resolve_model_data_config(their[NAME])
@@ -620,7 +620,8 @@ with torch.no_grad():
             started = time.perf_counter()
             model(batch)
             seconds[name].append(time.perf_counter() - started)
-medians = [1000 * statistics.median(times[1:]) for times in seconds.values()]  # the first warms up
+# The first round warms up
+medians = [1000 * torch.tensor(times[1:]).median().item() for times in seconds.values()]
 
 # %% tags=["nbval-ignore-output"]
 figure, axis = plt.subplots(figsize=(8, 2.8), layout="constrained")
