@@ -42,7 +42,7 @@ def course(tmp_path_factory):
     folder = tmp_path_factory.mktemp("course")
     for name in ("Makefile", "requirements.txt", "pyproject.toml", "vit.py", "coatnet.py"):
         shutil.copy2(ROOT / name, folder)
-    for name in ("notebooks", "course"):
+    for name in ("notebooks", "course", "lessons"):
         shutil.copytree(ROOT / name, folder / name)
     path = folder / "notebooks" / f"{LESSON}.ipynb"
     lesson = nbformat.read(path, as_version=4)
@@ -65,10 +65,15 @@ def lab(course):
     command = ["make", "learn", "NO_BROWSER=1", f"PORT={port}"]
     # The environment that runs this test is ready, whatever its name
     command += ["-o", ".venv/ready", f"BIN={Path(sys.executable).parent}"]
+    own = {  # not what this person's JupyterLab is set to, and had open
+        "JUPYTERLAB_SETTINGS_DIR": str(settings),
+        "JUPYTERLAB_WORKSPACES_DIR": str(course / "workspaces"),
+        "JUPYTER_TOKEN": "course",
+    }
     server = subprocess.Popen(
         command,
         cwd=course,
-        env={**os.environ, "JUPYTERLAB_SETTINGS_DIR": str(settings), "JUPYTER_TOKEN": "course"},
+        env={**os.environ, **own},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,
