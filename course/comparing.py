@@ -250,7 +250,7 @@ def _statistics(module):
 
 
 def _shape(tensor):
-    return [length for length in tensor.shape if length > 1]
+    return [length for length in tensor.shape if length != 1]
 
 
 def _shapes(tensors):
