@@ -83,6 +83,7 @@ class CoAtNetConfig:
     depths: tuple[int, ...] = (2, 3, 5, 2)
     widths: tuple[int, ...] = (96, 192, 384, 768)
     stem_widths: tuple[int, int] = (64, 64)  # of the two convolutions of S0
+    stem_stride: int = 2  # 1 for images so small that five halvings leave nothing to look at
     # C is MBConv and T transformer. The last letter repeats to the stage's depth: "CT" is CTTT...
     block_types: tuple[str, ...] = ("C", "C", "T", "T")
     pool: str = "avg"  # of shortcuts and before attention: "avg", or the paper's "max"
@@ -518,15 +519,16 @@ def init_transformer(module):
 
 
 class Stem(nn.Module):
-    """S0: two 3x3 convolutions, the first of stride 2 (section 2.2).
+    """S0: two 3x3 convolutions, the first of stride 2 (section 2.2) or `config.stem_stride`.
 
-    [B, in_channels, H, W] -> [B, C, H/2, W/2], rounded up.
+    [B, in_channels, H, W] -> [B, C, H/stride, W/stride], rounded up.
     """
 
     def __init__(self, in_channels=3, config=PAPER):
         super().__init__()
         first, second = config.stem_widths
-        self.conv1 = nn.Conv2d(in_channels, first, 3, stride=2, padding=1, bias=False)
+        stride = config.stem_stride
+        self.conv1 = nn.Conv2d(in_channels, first, 3, stride=stride, padding=1, bias=False)
         self.norm1 = nn.BatchNorm2d(first)
         self.activation = ACTIVATIONS[config.activation]()
         self.conv2 = nn.Conv2d(first, second, 3, padding=1, bias=False)
@@ -584,7 +586,9 @@ class CoAtNet(nn.Module):
 
         self.stem = Stem(in_channels, config)
         self.stages = nn.ModuleList()
-        channels, grid_size = config.stem_widths[-1], halved(self.image_size)
+        channels, grid_size = config.stem_widths[-1], self.image_size
+        if config.stem_stride == 2:
+            grid_size = halved(grid_size)
         drop_paths = iter(torch.linspace(0, config.drop_path, sum(config.depths), device="cpu"))
         for depth, width, types in zip(
             config.depths, config.widths, config.block_types, strict=True

@@ -21,7 +21,8 @@ from pathlib import Path
 import torch
 
 from coatnet import CoAtNEt, CoAtNet, CoAtNetConfig
-from course.data import flip_and_crop, load_data
+from course.augmentation import flip_and_crop
+from course.data import load_data
 from course.training import evaluate, fit, warmup_cosine
 from vit import ViT
 

@@ -7,6 +7,7 @@ one uint8 tensor, then resized and normalised batch by batch on the device.
 import os
 import socket
 import warnings
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -185,39 +186,45 @@ class ImageData:
             images = F.resize(images, size, antialias=True)  # bilinear
         return F.normalize(images, list(self.mean), list(self.std))
 
-    def batches(self, batch_size, shuffle=False, seed=0, device="cpu", augment=None):
+    def batches(
+        self, batch_size, shuffle=False, seed=0, device="cpu", augment=None, mix=None, start=0
+    ):
         """Yields (images, targets), float32 [B, 3, image_size, image_size] and int64 [B].
 
-        Both are on `device`; the last batch may be smaller. The order depends on `shuffle` and
-        `seed` alone. `augment` gets each batch as it is stored, uint8 [B, 3, H, W] on `device`,
-        before it is resized and normalised, and returns it as uint8 or as float in [0, 1].
+        Both are on `device`; the last batch may be smaller. `augment` gets each batch as it is
+        stored, uint8 [B, 3, H, W] on `device`, before it is resized and normalised, and returns it
+        as uint8 or as float in [0, 1]. `mix` gets the normalised images and the targets as
+        probabilities [B, K] and returns both changed, such as `augmentation.mixup`.
+
+        The order, and what `augment` and `mix` draw from torch's random state, depend on `seed`
+        and the batch's place alone: with `start` the first batches are passed over, and the others
+        stay what they were. The random state is left as it was.
         """
         if shuffle:
             order = torch.randperm(len(self), generator=torch.Generator().manual_seed(seed))
         else:
             order = torch.arange(len(self))
-        for indices in order.to(self.images.device).split(batch_size):
+        batches = order.to(self.images.device).split(batch_size)
+        for place, indices in enumerate(batches[start:], start):
             images = self.images.index_select(0, indices).to(device)
             targets = self.targets.index_select(0, indices).to(device)
-            if augment is not None:
-                images = augment(images)
-            yield self.normalise(images), targets
+            with _own_randomness(device, (seed << 32) + place):
+                if augment is not None:
+                    images = augment(images)
+                images = self.normalise(images)
+                if mix is not None:
+                    targets = torch.nn.functional.one_hot(targets, len(self.classes)).float()
+                    images, targets = mix(images, targets)
+            yield images, targets
 
 
-def flip_and_crop(images, padding=4):
-    """An `augment`: flips half of the images left to right and shifts each by up to `padding` px.
-
-    uint8 or float [B, C, H, W] -> the same; what a shift uncovers repeats the border's pixels.
-    Draws from torch's random state.
-    """
-    count, _, height, width = images.shape
-    down, right = torch.randint(-padding, padding + 1, (2, count, 1), device=images.device)
-    rows = (torch.arange(height, device=images.device) + down).clamp(0, height - 1)  # [B, H]
-    columns = (torch.arange(width, device=images.device) + right).clamp(0, width - 1)  # [B, W]
-    flipped = torch.rand(count, 1, device=images.device) < 0.5
-    columns = torch.where(flipped, columns.flip(1), columns)
-    batch = torch.arange(count, device=images.device)[:, None, None]
-    return images.movedim(1, 3)[batch, rows[:, :, None], columns[:, None]].movedim(3, 1)
+@contextmanager
+def _own_randomness(device, seed):
+    """Seeds torch's random state for a while, and then gives it back as it was."""
+    devices = [device] if torch.device(device).type == "cuda" else []
+    with torch.random.fork_rng(devices):
+        torch.manual_seed(seed)
+        yield
 
 
 def load_data(name, image_size=56, root=None):

@@ -1,17 +1,31 @@
-"""The training loop of every lesson: `fit`, `evaluate`, and what a run will cost, `estimate`."""
+"""The training loop of every lesson: `fit`, `evaluate`, and what a run will cost, `estimate`.
+
+`fit` runs in one process or, started by `accelerate launch` or from a notebook, in several that
+share each batch.
+"""
 
 import copy
 import itertools
 import math
+import signal
 import sys
+import threading
 import time
-from dataclasses import dataclass, field
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
+from accelerate import Accelerator
 from torch import Tensor
 from tqdm import tqdm
+
+from course.checkpoints import load_checkpoint, random_state, save_checkpoint, set_random_state
+from course.synced import separate_batch_norm, synchronise_batch_norm
+
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
 class Evaluation(NamedTuple):
@@ -39,12 +53,65 @@ class Epoch:
 
 
 @dataclass
+class Sums:
+    """What has been added up since the epoch began."""
+
+    steps: int = 0
+    images: int = 0
+    loss: float = 0.0
+    correct: float = 0.0
+    seconds: float = 0.0
+
+
+@dataclass
 class History:
     """What a run was like: the loss of every step, every epoch, and the seconds of training."""
 
     losses: list[float] = field(default_factory=list)
     seconds: float = 0.0
     epochs: list[Epoch] = field(default_factory=list)
+    current: Sums = field(default_factory=Sums)  # of the epoch that is under way
+    finished: bool = False  # whether the run reached its end
+
+    @classmethod
+    def from_dict(cls, state):
+        """The inverse of `dataclasses.asdict`."""
+        epochs = [Epoch(**epoch) for epoch in state["epochs"]]
+        for epoch in epochs:
+            epoch.held_out = epoch.held_out and Evaluation(*epoch.held_out)
+        return cls(state["losses"], state["seconds"], epochs, Sums(**state["current"]))
+
+
+class MovingAverage:
+    """A copy of `model` whose weights are an exponential moving average of the model's.
+
+    After t updates: average <- d * average + (1 - d) * weights, d = min(decay, (1 + t) / (10 + t)),
+    so that the untrained weights are soon forgotten, as in TensorFlow's ExponentialMovingAverage.
+    Running statistics are averaged too; counters are copied.
+    """
+
+    def __init__(self, model, decay=0.999):
+        self.model = copy.deepcopy(model).eval().requires_grad_(False)
+        self.decay = decay
+        self.updates = 0
+
+    @torch.no_grad()
+    def update(self, model):
+        decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
+        self.updates += 1
+        new = model.state_dict()
+        for name, value in self.model.state_dict().items():
+            if value.is_floating_point():
+                value.lerp_(new[name], 1 - decay)
+            else:
+                value.copy_(new[name])
+
+    def state_dict(self):
+        return {"model": self.model.state_dict(), "updates": self.updates}
+
+    def load_state_dict(self, state):
+        self.model.load_state_dict(state["model"])
+        self.updates = state["updates"]
 
 
 def pick_device():
@@ -68,6 +135,14 @@ def fit(
     optimizer=None,
     schedule=None,
     augment=None,
+    mix=None,
+    label_smoothing=0.0,
+    precision="fp32",
+    average=None,
+    checkpoint=None,
+    checkpoint_every=None,
+    resume=False,
+    log=None,
     seed=0,
     device=None,
 ):
@@ -82,25 +157,60 @@ def fit(
     optimizer: one with the model's parameters in place of Adam, which has the learning rate `lr`.
     schedule: factor on the learning rate from the share of the run that is over, 0 to 1, such as
         `warmup_cosine`; by default the rate stays.
-    augment: changes each batch of images, as `ImageData.batches` says, such as `flip_and_crop`.
+    augment, mix: change each batch, as `ImageData.batches` says, such as `flip_and_crop` and
+        `mixup` from `course.augmentation`.
+    label_smoothing: the share of each target that is spread over all classes.
+    precision: "fp32", or "bf16" for a forward pass in bfloat16 where that is safe (autocast);
+        weights, gradients and held-out trials stay in float32.
+    average: a `MovingAverage` of the model, updated after each step; it takes the held-out trials.
+    checkpoint: a file to keep the whole state of the run in. It is written after each epoch, every
+        `checkpoint_every` steps, and on Ctrl-C. With `resume` and the same arguments the run goes
+        on from there as if it had never stopped; without that file it starts at the beginning.
+    log: called with a dict after each step and after each epoch.
 
-    Raises ValueError for a model whose logits do not fit the classes, and FloatingPointError when
-    the loss stops being a number.
+    In several processes each learns from its share of every batch; `batch_size` is that of all
+    together. The batches are those of one process, and `BatchNorm2d` sees whole batches too.
+
+    Raises ValueError for arguments and logits that do not fit, and FloatingPointError when the loss
+    stops being a number.
     """
     if [epochs, steps, seconds].count(None) != 2:
         raise ValueError("say how long to train: one of epochs=..., steps=... or seconds=...")
+    if precision not in PRECISIONS:
+        raise ValueError(f"precision={precision!r}: take one of {', '.join(PRECISIONS)}")
+    accelerator = Accelerator(device_placement=False)
+    processes, rank = accelerator.num_processes, accelerator.process_index
+    if processes > 1 and (seconds is not None or batch_size < processes):
+        raise ValueError(
+            f"{processes} processes need an image each in every batch, and a budget in steps or "
+            "epochs, because each has a clock of its own"
+        )
     full_pass = math.ceil(len(train) / batch_size)
+    if 0 < len(train) % batch_size < processes:
+        full_pass -= 1  # the last batch is too small to share
     steps_per_epoch = min(steps_per_epoch or full_pass, full_pass)
     if epochs is not None:
         steps = epochs * steps_per_epoch
+    device = torch.device(device or (accelerator.device if processes > 1 else pick_device()))
+    show = print if rank == 0 else lambda line: None
     budget = f"{steps:,} steps" if seconds is None else f"{in_words(seconds)} in steps"
-    device = device or pick_device()
-    print(f"Training on {device}: {budget} of {batch_size} images")
-    torch.manual_seed(seed)
+    where = f"{device.type} in {processes} processes" if processes > 1 else device.type
+    show(f"Training on {where}: {budget} of {batch_size} images")
+
+    torch.manual_seed(seed + rank)
     model.to(device)
+    if average is not None:
+        average.model.to(device)
     optimizer = optimizer or torch.optim.Adam(model.parameters(), lr=lr)
     rates = [group["lr"] for group in optimizer.param_groups]
     history = History()
+    if resume and Path(checkpoint).exists():
+        history = _restore(checkpoint, model, optimizer, average, device)
+        show(f"Resumed from {checkpoint} after {len(history.losses):,} steps")
+    shared = model
+    if processes > 1:
+        synchronise_batch_norm(model)
+        shared = accelerator.prepare_model(model)
 
     def over():
         """The share of the run that is over, 0 to 1; sets the learning rate for what follows."""
@@ -109,53 +219,185 @@ def fit(
             group["lr"] = rate * (schedule(min(share, 1)) if schedule else 1)
         return share
 
-    try:
-        while over() < 1:
-            epoch = len(history.epochs) + 1
-            batches = train.batches(batch_size, True, seed + epoch, device, augment)
-            count = min(steps_per_epoch, (steps or math.inf) - len(history.losses))
-            batches = itertools.islice(batches, count)
-            result = _one_epoch(model, batches, count, len(train.classes), optimizer, over, history)
-            if held_out is not None:
-                result.held_out = evaluate(model, held_out, device=device)
-            print(f"Epoch {epoch} | {result}")
-    except KeyboardInterrupt:
-        done = len(history.losses)
-        done = f"{done:,} steps" if steps is None else f"{done:,} of {steps:,} steps"
-        print(f"Stopped after {done}; the model keeps what it learned so far.")
+    def save():
+        if checkpoint is not None and rank == 0:
+            save_checkpoint(checkpoint, _state(history, model, optimizer, average, device))
+
+    def report(**record):
+        if log is not None and rank == 0:
+            log(record)
+
+    def time_left():
+        share = len(history.losses) / steps if seconds is None else history.seconds / seconds
+        return in_words(history.seconds * (1 - min(share, 1)) / share)
+
+    def learn(images, targets):
+        """One step; returns the batch's mean loss, its right answers, and whether to stop."""
+        share = [part.tensor_split(processes)[rank] for part in (images, targets)]
+        loss, correct = _forward(shared, *share, len(train.classes), precision, label_smoothing)
+        loss = loss * (len(share[1]) * processes / len(targets))  # gradients will be averaged
+        optimizer.zero_grad()
+        loss.backward()
+        sums = torch.stack([loss.detach() / processes, correct, correct.new_tensor(stop.is_set())])
+        if processes > 1:
+            sums = accelerator.reduce(sums, "sum")
+        loss, correct, stopped = sums.tolist()
+        if not math.isfinite(loss):
+            raise FloatingPointError(
+                f"the loss is {loss} at step {len(history.losses) + 1}: "
+                f"try a smaller learning rate than {optimizer.param_groups[0]['lr']:g}, "
+                "and check the images for values that are not finite"
+            )
+        optimizer.step()
+        if average is not None:
+            average.update(model)
+        return loss, correct, stopped > 0
+
+    def learn_epoch():
+        """Learns until the epoch or the run is over, or somebody stops it: then returns False."""
+        model.train()
+        current, epoch = history.current, len(history.epochs) + 1
+        batches = train.batches(
+            batch_size, True, seed + epoch, device, augment, mix, start=current.steps
+        )
+        count = min(steps_per_epoch, (steps or math.inf) - len(history.losses) + current.steps)
+        before, started = history.seconds - current.seconds, time.perf_counter() - current.seconds
+        with progress(count, f"Epoch {epoch}", current.steps, hidden=rank > 0) as bar:
+            for images, targets in itertools.islice(batches, count - current.steps):
+                loss, correct, stopped = learn(images, targets)
+                current.steps += 1
+                current.images += len(targets)
+                current.loss += loss * len(targets)
+                current.correct += correct
+                current.seconds = time.perf_counter() - started
+                history.seconds = before + current.seconds
+                history.losses.append(loss)
+                report(step=len(history.losses), loss=loss, lr=optimizer.param_groups[0]["lr"])
+                accuracy = current.correct / current.images
+                bar.set_postfix_str(
+                    f"loss {loss:.3f}, acc {accuracy:.3f}, {time_left()} left", refresh=False
+                )
+                bar.update()
+                if over() >= 1 or current.steps == count:
+                    break
+                if stopped:
+                    return False
+                if checkpoint_every and len(history.losses) % checkpoint_every == 0:
+                    save()
+        return True
+
+    def close_epoch():
+        current = history.current
+        result = Epoch(
+            current.loss / current.images, current.correct / current.images, current.seconds
+        )
+        if held_out is not None:
+            tried = model if average is None else average.model
+            result.held_out = evaluate(tried, held_out, device=device, hidden=rank > 0)
+        history.epochs.append(result)
+        history.current = Sums()
+        show(f"Epoch {len(history.epochs)} | {result}")
+        record = {"epoch": len(history.epochs), "step": len(history.losses), "loss": result.loss}
+        record |= {"accuracy": result.accuracy, "seconds": history.seconds}
+        if held_out is not None:
+            record["held_out_loss"] = result.held_out.loss
+            record["held_out_accuracy"] = result.held_out.accuracy
+        report(**record)
+        save()
+
+    with _stop_signals(wanted=checkpoint is not None) as stop:
+        try:
+            while over() < 1:
+                if not learn_epoch():
+                    save()
+                    raise KeyboardInterrupt
+                close_epoch()
+            history.finished = True
+        except KeyboardInterrupt:
+            done = len(history.losses)
+            done = f"{done:,} steps" if steps is None else f"{done:,} of {steps:,} steps"
+            kept = "the model keeps what it learned so far."
+            if checkpoint is not None:
+                kept = f"{checkpoint} keeps the run, and resume=True goes on with it."
+            show(f"Stopped after {done}; {kept}")
+        finally:
+            separate_batch_norm(model)
     return history
 
 
-def _one_epoch(model, batches, count, num_classes, optimizer, over, history):
-    """Learns from `count` batches or until the run is over, and adds the `Epoch` to `history`."""
-    model.train()
-    loss_sum = correct = seen = 0
-    before, started = history.seconds, time.perf_counter()
-    with progress(count, f"Epoch {len(history.epochs) + 1}") as bar:
-        for images, targets in batches:
-            logits = model(images)
-            require_logits(logits, num_classes)
-            loss = F.cross_entropy(logits, targets)
-            if not math.isfinite(loss.item()):
-                raise FloatingPointError(
-                    f"the loss is {loss.item()} at step {len(history.losses) + 1}: "
-                    f"try a smaller learning rate than {optimizer.param_groups[0]['lr']:g}, "
-                    "and check the images for values that are not finite"
-                )
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            history.losses.append(loss.item())
-            loss_sum += loss.item() * len(targets)
-            correct += (logits.argmax(dim=1) == targets).sum().item()
-            seen += len(targets)
-            bar.set_postfix_str(f"loss {loss.item():.3f}", refresh=False)
-            bar.update()
-            history.seconds = before + time.perf_counter() - started
-            if over() >= 1:
-                break
-    history.epochs.append(Epoch(loss_sum / seen, correct / seen, history.seconds - before))
-    return history.epochs[-1]
+def _forward(model, images, targets, num_classes, precision, label_smoothing):
+    """The mean loss, with gradients, and the number of right answers, of a process's share."""
+    with torch.autocast(images.device.type, PRECISIONS[precision], precision != "fp32"):
+        logits = model(images)
+    require_logits(logits, num_classes)
+    loss = F.cross_entropy(logits.float(), targets, label_smoothing=label_smoothing)
+    if targets.ndim == 2:  # probabilities, of which mixing leaves the largest at the main image
+        targets = targets.argmax(dim=1)
+    return loss, (logits.argmax(dim=1) == targets).sum().float()
+
+
+def _state(history, model, optimizer, average, device):
+    """All that the rest of a run depends on, apart from the arguments of `fit`.
+
+    The schedule follows from the number of steps, and the batches from the seed and their place.
+    """
+    record = asdict(history)
+    for epoch in record["epochs"]:
+        epoch["held_out"] = epoch["held_out"] and tuple(epoch["held_out"])
+    return {
+        "history": record,
+        "model": model.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "average": average.state_dict() if average is not None else None,
+        "random": random_state(device),
+    }
+
+
+def _restore(checkpoint, model, optimizer, average, device):
+    """Puts a checkpoint's state back and returns its `History`. Raises ValueError if it can't."""
+    state = load_checkpoint(checkpoint, device)
+    try:
+        model.load_state_dict(state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+        if average is not None:
+            average.load_state_dict(state["average"])
+        set_random_state(state["random"], device)
+        return History.from_dict(state["history"])
+    except (RuntimeError, KeyError, TypeError, ValueError, AttributeError):
+        raise ValueError(
+            f"{checkpoint} is not from this run: its model, optimiser or average differ"
+        ) from None
+
+
+@contextmanager
+def _stop_signals(wanted):
+    """While it lasts, Ctrl-C and SIGTERM set the `threading.Event` that this yields.
+
+    So a step is finished before the run ends, and a checkpoint never holds half of one. A second
+    Ctrl-C interrupts as usual. Without `wanted`, or outside the main thread, which alone may handle
+    signals, nothing changes.
+    """
+    stop = threading.Event()
+    if not wanted or threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+    numbers = signal.SIGINT, signal.SIGTERM
+    before = [signal.getsignal(number) for number in numbers]
+
+    def restore():
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)
+
+    def handle(number, frame):
+        stop.set()
+        restore()
+
+    for number in numbers:
+        signal.signal(number, handle)
+    try:
+        yield stop
+    finally:
+        restore()
 
 
 def warmup_cosine(share, warmup=0.1):
@@ -169,16 +411,16 @@ def warmup_cosine(share, warmup=0.1):
 
 
 @torch.no_grad()
-def evaluate(model, data, *, batch_size=256, device=None):
+def evaluate(model, data, *, batch_size=256, device=None, hidden=False):
     """The `Evaluation` of `model` on all of `data`, in eval mode; the model's mode stays as it was.
 
-    `device` is by default the one that the model is on.
+    `device` is by default the one that the model is on. `hidden` leaves the progress bar away.
     """
     device = device or next(model.parameters()).device
     was_training = model.training
     model.to(device).eval()
     loss_sum, predictions = 0.0, []
-    with progress(math.ceil(len(data) / batch_size), "Evaluating") as bar:
+    with progress(math.ceil(len(data) / batch_size), "Evaluating", hidden=hidden) as bar:
         for images, targets in data.batches(batch_size, device=device):
             logits = model(images)
             require_logits(logits, len(data.classes))
@@ -215,9 +457,17 @@ def in_words(seconds):
     return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
 
 
-def progress(total, description):
-    """A progress bar that vanishes when it is done."""
-    return tqdm(total=total, desc=description, leave=False, mininterval=0.5, file=sys.stdout)
+def progress(total, description, done=0, hidden=False):
+    """A progress bar that vanishes when it is done; `done` of `total` are so already."""
+    return tqdm(
+        total=total,
+        desc=description,
+        initial=done,
+        disable=hidden,
+        leave=False,
+        mininterval=0.5,
+        file=sys.stdout,
+    )
 
 
 def require_logits(logits, num_classes):

@@ -16,10 +16,10 @@ import torch
 from PIL import Image
 from torchvision import datasets
 
+from course.augmentation import flip_and_crop
 from course.data import (
     ImageData,
     ShapeTexture100,
-    flip_and_crop,
     load_data,
     shape_texture_accuracy,
 )

@@ -1,0 +1,174 @@
+"""What five models learn of real photographs in ten minutes: the course's recipe beside others.
+
+python benchmarks/time_to_accuracy.py [FOLDER] [--seconds N] [--models ...] [--json F] [--png F]
+
+FOLDER holds train/<class>/* and test/<class>/*. The README's figures are from CIFAR-10 as JPEG
+files, which the course's developers keep in ../shared/data; without FOLDER that archive is used.
+
+(a) original: lesson 2's setting, the hybrid 512 wide and 6 deep, batches of 32, Adam at 3e-4, each
+    image decoded and resized to 56 pixels by PIL in turn, no augmentation; for twice the time
+(b) vit, (c) hybrid, (d) small, the course's staged model: `python -m course.train`'s models
+(e) resnet18: timm's, with its first stride and pooling left out, as small images want
+
+(b) to (e) share (d)'s recipe, which was found for it: AdamW with warm-up and cosine, flips and
+crops, bfloat16 where autocast allows, a moving average of the weights. Seconds count training
+alone, from the batch to the optimiser; held-out trials, on all test images, come in between.
+"""
+
+import argparse
+import itertools
+import json
+import platform
+import sys
+import time
+from datetime import date
+
+import timm
+import torch
+import torch.nn.functional as F
+from photographs import ARCHIVE, load
+from PIL import Image
+from torchvision import transforms
+
+from coatnet import CoAtNEt
+from course.augmentation import flip_and_crop
+from course.train import make_hybrid, make_optimizer, make_small, make_vit
+from course.training import MovingAverage, evaluate, fit, warmup_cosine
+
+IMAGE_SIZE, BATCH_SIZE, LR, WEIGHT_DECAY, DECAY = 32, 64, 2e-3, 0.05, 0.998
+MARKS = 30, 60, 120, 300, 600, 1200  # the table's columns, in seconds
+
+
+def make_resnet18(num_classes, image_size):
+    model = timm.create_model("resnet18", num_classes=num_classes)
+    model.conv1 = torch.nn.Conv2d(3, 64, 3, padding=1, bias=False)
+    model.maxpool = torch.nn.Identity()
+    return model
+
+
+MODELS = {"vit": make_vit, "hybrid": make_hybrid, "small": make_small, "resnet18": make_resnet18}
+
+
+def run_recipe(make, train, test, seconds):
+    """The curve of one model under the recipe: (seconds, accuracy) now and then; and the model."""
+    torch.manual_seed(0)
+    model = make(len(train.classes), IMAGE_SIZE)
+    history = fit(
+        model,
+        train,
+        test,
+        seconds=seconds,
+        steps_per_epoch=steps_between_trials(make, train, seconds),
+        batch_size=BATCH_SIZE,
+        optimizer=make_optimizer(model, LR, WEIGHT_DECAY),
+        schedule=warmup_cosine,
+        augment=flip_and_crop,
+        average=MovingAverage(model, DECAY),
+        precision="bf16",
+    )
+    times = itertools.accumulate(epoch.seconds for epoch in history.epochs)
+    curve = [(t, e.held_out.accuracy) for t, e in zip(times, history.epochs, strict=True)]
+    return curve, len(history.losses), model
+
+
+def steps_between_trials(make, train, seconds):
+    """How many steps take a twentieth of the time, at most half a minute."""
+    torch.manual_seed(0)
+    model = make(len(train.classes), IMAGE_SIZE)
+    history = fit(model, train, steps=8, batch_size=BATCH_SIZE, precision="bf16")
+    return max(1, int(len(history.losses) / history.seconds * min(30, seconds / 20)))
+
+
+def run_original(train, test, seconds):
+    """The same of the original setting, in a loop of its own: its images come one by one."""
+    torch.manual_seed(0)
+    model = CoAtNEt(56, 7, 512, 8, num_classes=len(train.classes), depth=6)
+    optimizer = torch.optim.Adam(model.parameters(), lr=3e-4)
+    prepare = transforms.Compose(
+        [
+            transforms.Resize((56, 56)),
+            transforms.ToTensor(),
+            transforms.Normalize(train.mean, train.std),
+        ]
+    )
+    pictures = [Image.fromarray(image) for image in train.images.permute(0, 2, 3, 1).numpy()]
+    test.image_size = 56
+    curve, steps, spent, next_trial = [], 0, 0.0, seconds / 40
+    while spent < seconds:
+        for indices in torch.randperm(len(train)).split(32):
+            started = time.perf_counter()
+            images = torch.stack([prepare(pictures[i]) for i in indices])
+            loss = F.cross_entropy(model(images), train.targets[indices])
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            steps += 1
+            spent += time.perf_counter() - started
+            if spent >= next_trial:
+                curve.append((spent, evaluate(model, test).accuracy))
+                print(f"{spent:5.0f} s: {curve[-1][1]:.1%}", flush=True)
+                next_trial += 60 if seconds > 600 else seconds / 10
+            if spent >= seconds:
+                break
+    curve.append((spent, evaluate(model, test).accuracy))
+    return curve, steps, model
+
+
+def at(curve, seconds):
+    """The accuracy at the last trial up to a time, with 1 % grace; "" before and after the run."""
+    seen = [accuracy for t, accuracy in curve if t <= seconds * 1.01]
+    return f"{seen[-1]:.1%}" if seen and curve[-1][0] > 0.9 * seconds else ""
+
+
+def draw(curves, file):
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(figsize=(7, 4), layout="constrained")
+    for name, curve in curves.items():
+        axes.plot(*zip(*curve, strict=True), label=name, marker=".")
+    axes.set(xlabel="seconds of training, two CPU cores", ylabel="right on held-out photographs")
+    axes.set_xscale("log")
+    axes.yaxis.set_major_formatter(plt.matplotlib.ticker.PercentFormatter(1, decimals=0))
+    axes.grid(alpha=0.3)
+    axes.legend()
+    figure.savefig(file, dpi=120)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folder", nargs="?", help=f"images (default: unpacks {ARCHIVE.name})")
+    parser.add_argument("--seconds", type=float, default=600, help="for each run (default: 600)")
+    names = ["small", *(name for name in MODELS if name != "small"), "original"]
+    parser.add_argument("--models", nargs="+", choices=names, default=names)
+    parser.add_argument("--json", help="a file for the curves")
+    parser.add_argument("--png", help="a file for the figure")
+    options = parser.parse_args()
+    if not options.folder and not ARCHIVE.exists():
+        print(f"skipped: {ARCHIVE.name} is not here, and no folder of photographs was named")
+        return
+    train, test = load(options.folder)
+    train.image_size = test.image_size = IMAGE_SIZE
+    machine = f"{platform.machine()}, {torch.get_num_threads()} cores"
+    print(f"{date.today()}, {machine}; {len(train):,} images to train, {len(test):,} to test")
+    curves, rows = {}, []
+    for name in options.models:
+        if name == "original":
+            curve, steps, model = run_original(train, test, 2 * options.seconds)
+        else:
+            curve, steps, model = run_recipe(MODELS[name], train, test, options.seconds)
+        curves[name] = curve
+        size = sum(p.numel() for p in model.parameters()) / 1e6
+        cells = " | ".join(at(curve, mark) for mark in MARKS)
+        rows.append(f"| {name} | {size:.2f} M | {steps:,} | {cells} |")
+        print(rows[-1], flush=True)
+        if options.json:
+            with open(options.json, "w") as file:
+                json.dump(curves, file)
+    print("\n| model | parameters | steps |", " | ".join(f"{mark} s" for mark in MARKS), "|")
+    print("|---" * (3 + len(MARKS)) + "|", *rows, sep="\n")
+    if options.png:
+        draw(curves, options.png)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,45 @@
+"""Augmentation of whole batches on the device: what `fit` takes as `augment` and as `mix`."""
+
+import torch
+from torchvision.transforms import v2
+
+
+def flip_and_crop(images, padding=4):
+    """An `augment`: flips half of the images left to right and shifts each by up to `padding` px.
+
+    uint8 or float [B, C, H, W] -> the same; what a shift uncovers repeats the border's pixels.
+    Draws from torch's random state.
+    """
+    count, _, height, width = images.shape
+    down, right = torch.randint(-padding, padding + 1, (2, count, 1), device=images.device)
+    rows = (torch.arange(height, device=images.device) + down).clamp(0, height - 1)  # [B, H]
+    columns = (torch.arange(width, device=images.device) + right).clamp(0, width - 1)  # [B, W]
+    flipped = torch.rand(count, 1, device=images.device) < 0.5
+    columns = torch.where(flipped, columns.flip(1), columns)
+    batch = torch.arange(count, device=images.device)[:, None, None]
+    return images.movedim(1, 3)[batch, rows[:, :, None], columns[:, None]].movedim(3, 1)
+
+
+def trivial_augment(images, group=8):
+    """An `augment`: after a flip and a crop, one random operation of TrivialAugment.
+
+    uint8 [B, 3, H, W] -> the same. torchvision draws an operation and its strength for a whole
+    tensor; here it does so for each `group` of images, which are shuffled anyway: nearly as varied,
+    and much cheaper than one by one (Mueller and Hutter, arXiv 2103.10158). Some operations turn
+    and shear, others recolour: it suits photographs.
+    """
+    policy = v2.TrivialAugmentWide(interpolation=v2.InterpolationMode.BILINEAR)
+    return torch.cat([policy(part) for part in flip_and_crop(images).split(group)])
+
+
+def mixup(images, targets, alpha=0.2):
+    """A `mix`: each image faded into another of the batch, and its target by the same share.
+
+    float [B, 3, H, W] and probabilities [B, K] -> the same. With one share for the batch, drawn
+    from Beta(alpha, alpha): x <- share * x + (1 - share) * x', and likewise the targets (Zhang et
+    al., arXiv 1710.09412, section 2).
+    """
+    share = torch.distributions.Beta(alpha, alpha).sample().item()
+    partner = torch.randperm(len(images), device=images.device)
+    images = share * images + (1 - share) * images[partner]
+    return images, share * targets + (1 - share) * targets[partner]
