@@ -2,15 +2,15 @@
 
 python benchmarks/time_to_accuracy.py [FOLDER] [--seconds N] [--models ...] [--json F] [--png F]
 
-FOLDER holds train/<class>/* and test/<class>/*. The README's figures are from CIFAR-10 as JPEG
-files, which the course's developers keep in ../shared/data; without FOLDER that archive is used.
+FOLDER holds train/<class>/* and test/<class>/*. Without it, CIFAR-10 as JPEG files is used, which
+the course's developers keep in ../shared/data.
 
 (a) original: lesson 2's setting, the hybrid 512 wide and 6 deep, batches of 32, Adam at 3e-4, each
     image decoded and resized to 56 pixels by PIL in turn, no augmentation; for twice the time
 (b) vit, (c) hybrid, (d) small, the course's staged model: `python -m course.train`'s models
 (e) resnet18: timm's, with its first stride and pooling left out, as small images want
 
-(b) to (e) share (d)'s recipe, which was found for it: AdamW with warm-up and cosine, flips and
+(b) to (e) share (d)'s recipe: AdamW with warm-up and cosine, flips and
 crops, bfloat16 where autocast allows, a moving average of the weights. Seconds count training
 alone, from the batch to the optimiser; held-out trials, on all test images, come in between.
 """

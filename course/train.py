@@ -25,7 +25,7 @@ from course.data import load_data
 from course.training import PRECISIONS, MovingAverage, evaluate, fit, warmup_cosine
 from vit import ViT
 
-# The course's recipe for a few CPU minutes; benchmarks/time_to_accuracy.py has its measurements
+# For a few minutes on a CPU; benchmarks/time_to_accuracy.py puts it beside others
 SMALL = CoAtNetConfig(
     depths=(1, 2, 2, 1),
     widths=(48, 96, 192, 256),

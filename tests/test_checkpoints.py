@@ -1,6 +1,8 @@
 """Checkpoints, resumed runs, and `python -m course.train`."""
 
 import json
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -119,3 +121,18 @@ def test_a_run_from_the_shell(tmp_path, capsys):
     assert "go on with --resume" in capsys.readouterr().err
     assert main(["--resume", "--lr", "1", *out]) == 2
     assert "has --lr 0.002, not 1.0" in capsys.readouterr().err
+
+
+def test_two_processes_have_the_loss_curve_of_one(tmp_path):
+    """Of the staged model, whose BatchNorm must see whole batches for that."""
+    options = ["--steps", "50", "--batch-size", "8", "--model", "small", "--mixup", "0.2"]
+    curves = []
+    for processes in (1, 2):
+        out = tmp_path / str(processes)
+        launch = ["-m", "accelerate.commands.launch", "--cpu", "--num_processes", str(processes)]
+        command = [sys.executable, *launch, "-m", "course.train", *options, "--out", str(out)]
+        subprocess.run(command, check=True, capture_output=True, timeout=300)
+        lines = (out / "metrics.jsonl").read_text().splitlines()[:50]
+        curves.append([json.loads(line)["loss"] for line in lines])
+    assert curves[1] == pytest.approx(curves[0], abs=1e-3)
+    assert len(set(curves[0])) == 50
