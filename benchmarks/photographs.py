@@ -23,6 +23,7 @@ import torch
 from coatnet import CoAtNEt, CoAtNet, CoAtNetConfig
 from course.augmentation import flip_and_crop
 from course.data import load_data
+from course.train import make_optimizer
 from course.training import evaluate, fit, warmup_cosine
 from vit import ViT
 
@@ -43,12 +44,9 @@ def recipe(name, model):
     """The options of `fit`: the original setting for the original, and one recipe for the rest."""
     if name == "original":
         return {"batch_size": 32, "lr": 3e-4}
-    decay = [p for p in model.parameters() if p.ndim > 1]
-    no_decay = [p for p in model.parameters() if p.ndim <= 1]
-    groups = [{"params": decay}, {"params": no_decay, "weight_decay": 0.0}]
     return {
         "batch_size": 64,
-        "optimizer": torch.optim.AdamW(groups, lr=2e-3, weight_decay=0.05),
+        "optimizer": make_optimizer(model, lr=2e-3, weight_decay=0.05),
         "schedule": warmup_cosine,
         "augment": flip_and_crop,
     }

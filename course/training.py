@@ -212,9 +212,12 @@ def fit(
         synchronise_batch_norm(model)
         shared = accelerator.prepare_model(model)
 
+    def share_over():
+        return len(history.losses) / steps if seconds is None else history.seconds / seconds
+
     def over():
         """The share of the run that is over, 0 to 1; sets the learning rate for what follows."""
-        share = len(history.losses) / steps if seconds is None else history.seconds / seconds
+        share = share_over()
         for group, rate in zip(optimizer.param_groups, rates, strict=True):
             group["lr"] = rate * (schedule(min(share, 1)) if schedule else 1)
         return share
@@ -228,7 +231,7 @@ def fit(
             log(record)
 
     def time_left():
-        share = len(history.losses) / steps if seconds is None else history.seconds / seconds
+        share = share_over()
         return in_words(history.seconds * (1 - min(share, 1)) / share)
 
     def learn(images, targets):
