@@ -5,18 +5,28 @@ from torchvision.transforms import v2
 
 
 def flip_and_crop(images, padding=4):
-    """An `augment`: flips half of the images left to right and shifts each by up to `padding` px.
+    """An `augment`: shifts each image by up to `padding` px and flips half of them left to right.
 
-    uint8 or float [B, C, H, W] -> the same; what a shift uncovers repeats the border's pixels.
-    Draws from torch's random state.
+    uint8 or float [B, C, H, W] -> the same. Draws from torch's random state.
+    """
+    count, device = len(images), images.device
+    down, right = torch.randint(-padding, padding + 1, (2, count), device=device)
+    return shift_and_flip(images, down, right, torch.rand(count, device=device) < 0.5)
+
+
+def shift_and_flip(images, down, right, flipped):
+    """Moves each image's window by whole pixels, and mirrors the images where `flipped`.
+
+    images [B, C, H, W], down and right int64 [B], flipped bool [B] -> [B, C, H, W]. What is seen at
+    (row, column) is what was at (row + down, column + right), or the nearest pixel of the border;
+    then columns are turned around.
     """
     count, _, height, width = images.shape
-    down, right = torch.randint(-padding, padding + 1, (2, count, 1), device=images.device)
-    rows = (torch.arange(height, device=images.device) + down).clamp(0, height - 1)  # [B, H]
-    columns = (torch.arange(width, device=images.device) + right).clamp(0, width - 1)  # [B, W]
-    flipped = torch.rand(count, 1, device=images.device) < 0.5
-    columns = torch.where(flipped, columns.flip(1), columns)
+    rows = torch.arange(height, device=images.device) + down[:, None]  # [B, H]
+    columns = torch.arange(width, device=images.device) + right[:, None]  # [B, W]
+    columns = torch.where(flipped[:, None], columns.flip(1), columns).clamp(0, width - 1)
     batch = torch.arange(count, device=images.device)[:, None, None]
+    rows = rows.clamp(0, height - 1)
     return images.movedim(1, 3)[batch, rows[:, :, None], columns[:, None]].movedim(3, 1)
 
 

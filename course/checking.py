@@ -62,6 +62,7 @@ LIKELY = {
     "Sizes of tensors must match": "torch.cat joins along one axis; all others must be equal, also"
     " the batch: see `expand`",
     "must match": "the shapes do not fit: print them before that line",
+    "out of bounds": "an index lies outside of the tensor: print its min() and max()",
 }
 
 _references = {}  # name of an answer -> (the reference's version, the exercises it builds on)

@@ -291,7 +291,11 @@ def main(argv=None):
             try_out(settings, out, datasets[1])
             return 0
         history = train(settings, out, *datasets, resume=task == "resume")
-        return 0 if history.finished else 130
+        if history.finished:
+            return 0
+        if is_main:
+            print(f"To go on: python -m course.train --resume --out {out}")
+        return 130
     except (ValueError, OSError, FloatingPointError) as error:
         if is_main:
             print(f"course.train: {error}", file=sys.stderr)

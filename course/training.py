@@ -1,7 +1,6 @@
 """The training loop of every lesson: `fit`, `evaluate`, and what a run will cost, `estimate`.
 
-`fit` runs in one process or, started by `accelerate launch` or from a notebook, in several that
-share each batch.
+`fit` runs in one process or, started by `accelerate launch`, in several that share each batch.
 """
 
 import copy
@@ -12,13 +11,14 @@ import sys
 import threading
 import time
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from accelerate import Accelerator
+from accelerate.utils import gather_object
 from torch import Tensor
 from tqdm import tqdm
 
@@ -95,16 +95,10 @@ class MovingAverage:
         self.decay = decay
         self.updates = 0
 
-    @torch.no_grad()
     def update(self, model):
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
         self.updates += 1
-        new = model.state_dict()
-        for name, value in self.model.state_dict().items():
-            if value.is_floating_point():
-                value.lerp_(new[name], 1 - decay)
-            else:
-                value.copy_(new[name])
+        update_average(self.model, model, decay)
 
     def state_dict(self):
         return {"model": self.model.state_dict(), "updates": self.updates}
@@ -112,6 +106,20 @@ class MovingAverage:
     def load_state_dict(self, state):
         self.model.load_state_dict(state["model"])
         self.updates = state["updates"]
+
+
+@torch.no_grad()
+def update_average(average, model, decay):
+    """average <- decay * average + (1 - decay) * model, in place, for all weights and statistics.
+
+    Both are modules of one kind. What is no fraction, such as BatchNorm's counters, is copied.
+    """
+    new = model.state_dict()
+    for name, value in average.state_dict().items():
+        if value.is_floating_point():
+            value.lerp_(new[name], 1 - decay)
+        else:
+            value.copy_(new[name])
 
 
 def pick_device():
@@ -180,10 +188,11 @@ def fit(
         raise ValueError(f"precision={precision!r}: take one of {', '.join(PRECISIONS)}")
     accelerator = Accelerator(device_placement=False)
     processes, rank = accelerator.num_processes, accelerator.process_index
-    if processes > 1 and (seconds is not None or batch_size < processes):
+    fewest = min(batch_size, len(train), len(train if held_out is None else held_out))
+    if processes > 1 and (seconds is not None or fewest < processes):
         raise ValueError(
-            f"{processes} processes need an image each in every batch, and a budget in steps or "
-            "epochs, because each has a clock of its own"
+            f"{processes} processes need an image each in every batch and in held-out data, and a "
+            "budget in steps or epochs, because each has a clock of its own"
         )
     full_pass = math.ceil(len(train) / batch_size)
     if 0 < len(train) % batch_size < processes:
@@ -205,7 +214,7 @@ def fit(
     rates = [group["lr"] for group in optimizer.param_groups]
     history = History()
     if resume and Path(checkpoint).exists():
-        history = _restore(checkpoint, model, optimizer, average, device)
+        history = _restore(checkpoint, model, optimizer, average, device, processes, rank)
         show(f"Resumed from {checkpoint} after {len(history.losses):,} steps")
     shared = model
     if processes > 1:
@@ -223,8 +232,11 @@ def fit(
         return share
 
     def save():
-        if checkpoint is not None and rank == 0:
-            save_checkpoint(checkpoint, _state(history, model, optimizer, average, device))
+        if checkpoint is None:
+            return
+        random_states = gather_object([random_state(device)])  # from all, so that all must call
+        if rank == 0:
+            save_checkpoint(checkpoint, _state(history, model, optimizer, average, random_states))
 
     def report(**record):
         if log is not None and rank == 0:
@@ -296,7 +308,7 @@ def fit(
         )
         if held_out is not None:
             tried = model if average is None else average.model
-            result.held_out = evaluate(tried, held_out, device=device, hidden=rank > 0)
+            result.held_out = _evaluate_together(tried, held_out, device, processes, rank)
         history.epochs.append(result)
         history.current = Sums()
         show(f"Epoch {len(history.epochs)} | {result}")
@@ -339,10 +351,24 @@ def _forward(model, images, targets, num_classes, precision, label_smoothing):
     return loss, (logits.argmax(dim=1) == targets).sum().float()
 
 
-def _state(history, model, optimizer, average, device):
+def _evaluate_together(model, data, device, processes, rank):
+    """`evaluate`, of which each process does its share."""
+    share = slice(rank, None, processes)
+    part = replace(data, images=data.images[share], targets=data.targets[share])
+    results = gather_object([evaluate(model, part, device=device, hidden=rank > 0)])
+    predictions = torch.empty(len(data), dtype=torch.int64)
+    for place, result in enumerate(results):
+        predictions[place::processes] = result.predictions
+    loss = sum(result.loss * len(result.predictions) for result in results) / len(data)
+    accuracy = (predictions == data.targets.cpu()).float().mean().item()
+    return Evaluation(loss, accuracy, predictions)
+
+
+def _state(history, model, optimizer, average, random_states):
     """All that the rest of a run depends on, apart from the arguments of `fit`.
 
     The schedule follows from the number of steps, and the batches from the seed and their place.
+    random_states: of each process, which differ, because dropout must.
     """
     record = asdict(history)
     for epoch in record["epochs"]:
@@ -352,19 +378,23 @@ def _state(history, model, optimizer, average, device):
         "model": model.state_dict(),
         "optimizer": optimizer.state_dict(),
         "average": average.state_dict() if average is not None else None,
-        "random": random_state(device),
+        "random": random_states,
     }
 
 
-def _restore(checkpoint, model, optimizer, average, device):
-    """Puts a checkpoint's state back and returns its `History`. Raises ValueError if it can't."""
+def _restore(checkpoint, model, optimizer, average, device, processes, rank):
+    """Puts a checkpoint's state back and returns its `History`. Raises ValueError if it can't.
+
+    With another number of processes than before the random states do not fit, and stay as they are.
+    """
     state = load_checkpoint(checkpoint, device)
     try:
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
         if average is not None:
             average.load_state_dict(state["average"])
-        set_random_state(state["random"], device)
+        if len(state["random"]) == processes:
+            set_random_state(state["random"][rank], device)
         return History.from_dict(state["history"])
     except (RuntimeError, KeyError, TypeError, ValueError, AttributeError):
         raise ValueError(

@@ -1,8 +1,15 @@
 """Checkpoints, resumed runs, and `python -m course.train`."""
 
+import io
 import json
+import multiprocessing
+import os
+import random
+import signal
 import subprocess
 import sys
+import time
+from functools import partial
 
 import pytest
 import torch
@@ -10,7 +17,7 @@ from test_training import dataset
 from torch import nn
 
 from course import training
-from course.augmentation import mixup
+from course.augmentation import flip_and_crop, mixup
 from course.checkpoints import load_checkpoint, save_checkpoint
 from course.train import main
 
@@ -25,23 +32,22 @@ class Killed(Exception):
     pass
 
 
-def run(folder, resume=False, killed_after=None):
-    """A run of 20 steps in three epochs; the model's and its moving average's weights."""
+STEPS = 40
 
-    def log(record):
-        if record["step"] == killed_after:
-            raise Killed
 
+def run(folder, resume=False, log=None):
+    """A run of five epochs; the model's and its moving average's weights and statistics."""
     model = model_of()
     average = training.MovingAverage(model, 0.9)
     training.fit(
         model,
         dataset(),
         dataset(seed=1),
-        steps=20,
+        steps=STEPS,
         batch_size=8,
         optimizer=torch.optim.AdamW(model.parameters(), lr=1e-2),
         schedule=training.warmup_cosine,
+        augment=partial(flip_and_crop, padding=1),
         mix=mixup,
         average=average,
         checkpoint=folder / "checkpoint.pt",
@@ -53,12 +59,69 @@ def run(folder, resume=False, killed_after=None):
     return torch.cat([p.flatten() for m in (model, average.model) for p in m.state_dict().values()])
 
 
-@pytest.mark.parametrize("step", range(1, 20, 3))
-def test_a_killed_run_goes_on_as_if_it_had_not_been(tmp_path, step):
-    whole = run(tmp_path / "whole")
-    with pytest.raises(Killed):
-        run(tmp_path / "killed", killed_after=step)
-    assert torch.equal(run(tmp_path / "killed", resume=True), whole)
+def die(*args):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def half_of_it(state, file):
+    whole = io.BytesIO()
+    torch.serialization.save(state, whole)
+    file.write(whole.getvalue()[: whole.tell() // 2])
+    file.flush()
+    die()
+
+
+# How a process may die of SIGKILL, once a step is done: what it does last, and what that becomes
+DEATHS = {
+    "between two steps": None,
+    "in the middle of a file": (torch, "save", half_of_it),
+    "before the file is on the disk": (os, "fsync", die),
+    "before the file has its name": (os, "replace", die),
+}
+
+
+def run_and_die(folder, step, death):
+    torch.set_num_threads(1)
+
+    def log(record):
+        if record["step"] == step:
+            setattr(*DEATHS[death]) if DEATHS[death] else die()
+
+    run(folder, log=log)
+
+
+KILLED_AT = random.Random(6).sample(range(1, STEPS), 20)
+CASES = [(step, "between two steps") for step in KILLED_AT]
+CASES += [(step, death) for death in list(DEATHS)[1:] for step in KILLED_AT[:3]]
+
+
+@pytest.fixture(scope="module")
+def whole_run(tmp_path_factory):
+    return run(tmp_path_factory.mktemp("whole"))
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="this system has no SIGKILL")
+@pytest.mark.parametrize(("step", "death"), CASES)
+def test_a_killed_run_goes_on_as_if_it_had_not_been(tmp_path, whole_run, step, death):
+    server = multiprocessing.get_context("forkserver")  # imports torch once, for all of the cases
+    server.set_forkserver_preload(["course.training", "course.augmentation"])
+    process = server.Process(target=run_and_die, args=(tmp_path, step, death))
+    process.start()
+    process.join(300)
+    assert process.exitcode == -signal.SIGKILL
+    file = tmp_path / "checkpoint.pt"
+    done = len(load_checkpoint(file)["history"]["losses"]) if file.exists() else 0
+    assert done in range(step - 3, step + 1)  # the last one that was written before
+    if death != "between two steps":
+        assert (tmp_path / "checkpoint.pt.part").exists()
+    assert (run(tmp_path, resume=True) - whole_run).abs().max() <= 1e-6
+
+
+def test_a_run_that_is_not_the_same_is_not_resumed(tmp_path):
+    run(tmp_path)
+    other = nn.Sequential(nn.Flatten(), nn.Linear(48, 2))
+    with pytest.raises(ValueError, match="not from this run"):
+        training.fit(other, dataset(), steps=50, checkpoint=tmp_path / "checkpoint.pt", resume=True)
 
 
 def test_a_checkpoint_is_there_whole_or_as_it_was(tmp_path, monkeypatch):
@@ -110,8 +173,7 @@ def test_a_run_from_the_shell(tmp_path, capsys):
     out = ["--out", str(tmp_path / "run")]
     start = ["--steps", "2", "--batch-size", "4", "--device", "cpu", "--model", "vit"]
     assert main([*start, *out]) == 0
-    lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
-    records = [json.loads(line) for line in lines]
+    records = records_of(tmp_path / "run")
     assert [record["step"] for record in records] == [1, 2, 2]
     capsys.readouterr()
     assert main(["--eval-only", *out]) == 0
@@ -123,16 +185,118 @@ def test_a_run_from_the_shell(tmp_path, capsys):
     assert "has --lr 0.002, not 1.0" in capsys.readouterr().err
 
 
+def start(out, *options):
+    """`python -m course.train` in a process of its own, once it has taken ten steps."""
+    command = [sys.executable, "-m", "course.train", *options, "--out", str(out)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    wait_for_steps(process, out)
+    return process
+
+
+def wait_for_steps(process, out):
+    metrics = out / "metrics.jsonl"
+    while not metrics.exists() or metrics.read_text().count("\n") < 10:
+        assert process.poll() is None, "it ended early"
+        time.sleep(0.01)
+
+
+SHORT = ["--steps", "24", "--batch-size", "4", "--image-size", "32", "--device", "cpu"]
+SHORT += ["--mixup", "0.2", "--average", "0.9", "--checkpoint-every", "4"]
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="this system has no SIGKILL")
+def test_a_command_that_was_killed_goes_on(tmp_path, capsys):
+    def result(name):
+        state = load_checkpoint(tmp_path / name / "checkpoint.pt")
+        records = records_of(tmp_path / name)
+        for record in records:
+            record.pop("seconds", None)
+        return state["model"], records
+
+    process = start(tmp_path / "killed", *SHORT)
+    process.kill()
+    process.communicate()
+    assert main([*SHORT, "--out", str(tmp_path / "whole")]) == 0
+    assert main(["--resume", "--out", str(tmp_path / "killed")]) == 0
+    (model, records), (expected, others) = result("killed"), result("whole")
+    assert all(torch.allclose(model[name], expected[name], atol=1e-6) for name in expected)
+    assert [record["step"] for record in records] == [record["step"] for record in others]
+    assert [r["loss"] for r in records] == pytest.approx([r["loss"] for r in others], abs=1e-6)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGINT for one process")
+def test_ctrl_c_ends_a_command_with_a_checkpoint(tmp_path, capsys):
+    process = start(tmp_path / "run", "--steps", "10000", *SHORT[2:])
+    process.send_signal(signal.SIGINT)
+    shown, _ = process.communicate(timeout=120)
+    assert process.returncode == 130
+    assert "of 10,000 steps" in shown
+    assert "To go on: python -m course.train --resume --out" in shown
+    assert "Traceback" not in shown
+    assert main(["--eval-only", "--out", str(tmp_path / "run")]) == 0
+    assert "held-out images: loss" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("damage", [b"", b"hello", None])
+def test_a_damaged_checkpoint_is_one_line(tmp_path, capsys, damage):
+    out = ["--out", str(tmp_path)]
+    assert (
+        main(["--steps", "1", "--batch-size", "4", "--device", "cpu", "--model", "vit", *out]) == 0
+    )
+    file = tmp_path / "checkpoint.pt"
+    file.write_bytes(file.read_bytes()[:-1000] if damage is None else damage)
+    capsys.readouterr()
+    for task in ("--resume", "--eval-only"):
+        assert main([task, *out]) == 2
+        line = capsys.readouterr().err
+        assert "checkpoint.pt is not a checkpoint, or a damaged one" in line
+        assert line.count("\n") == 1
+
+
+def launched(processes, out, *options):
+    launch = ["-m", "accelerate.commands.launch", "--cpu", "--num_processes", str(processes)]
+    return [sys.executable, *launch, "-m", "course.train", *options, "--out", str(out)]
+
+
+def records_of(out):
+    return [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+
+
 def test_two_processes_have_the_loss_curve_of_one(tmp_path):
     """Of the staged model, whose BatchNorm must see whole batches for that."""
     options = ["--steps", "50", "--batch-size", "8", "--model", "small", "--mixup", "0.2"]
-    curves = []
+    curves, trials = [], []
     for processes in (1, 2):
         out = tmp_path / str(processes)
-        launch = ["-m", "accelerate.commands.launch", "--cpu", "--num_processes", str(processes)]
-        command = [sys.executable, *launch, "-m", "course.train", *options, "--out", str(out)]
+        command = launched(processes, out, *options)
         subprocess.run(command, check=True, capture_output=True, timeout=300)
-        lines = (out / "metrics.jsonl").read_text().splitlines()[:50]
-        curves.append([json.loads(line)["loss"] for line in lines])
+        *steps, epoch = records_of(out)
+        curves.append([record["loss"] for record in steps])
+        trials.append(epoch["held_out_loss"])
     assert curves[1] == pytest.approx(curves[0], abs=1e-3)
     assert len(set(curves[0])) == 50
+    assert trials[1] == pytest.approx(trials[0], abs=1e-3)
+
+
+@pytest.mark.skipif(not hasattr(os, "killpg"), reason="this system has no process groups")
+def test_ctrl_c_in_two_processes_and_an_exact_resume(tmp_path):
+    """Of the ViT, whose dropout draws other numbers in each process."""
+    options = ["--steps", "40", "--batch-size", "16", "--model", "vit"]
+    group = subprocess.Popen(
+        launched(2, tmp_path / "stopped", *options),
+        start_new_session=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    wait_for_steps(group, tmp_path / "stopped")
+    os.killpg(group.pid, signal.SIGINT)  # as the terminal does
+    group.wait(120)
+    done = len(load_checkpoint(tmp_path / "stopped" / "checkpoint.pt")["history"]["losses"])
+    assert 10 <= done < 40
+    run_quietly = partial(subprocess.run, check=True, capture_output=True, timeout=300)
+    run_quietly(launched(2, tmp_path / "stopped", "--resume"))
+    run_quietly(launched(2, tmp_path / "whole", *options))
+    stopped, whole = (
+        [record["loss"] for record in records_of(tmp_path / name)] for name in ("stopped", "whole")
+    )
+    assert stopped == pytest.approx(whole, abs=1e-6)

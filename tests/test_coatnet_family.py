@@ -171,6 +171,13 @@ def test_complaint_every_size_runs_forward_and_backward(name, size):
         assert not [n for n in zero if not n.endswith("bias")]
 
 
+def test_a_stem_of_stride_1_leaves_small_images_something_to_look_at():
+    model = CoAtNet(coatnet.replace(SMALL, stem_stride=1), 10, 32)
+    assert [x.shape[-1] for x in model.features(torch.randn(1, 3, 32, 32))] == [32, 16, 8, 4, 2]
+    (table,) = {block.attention.position_bias.table.shape[1:] for block in model.stages[2]}
+    assert table == (7, 7)  # offsets of a 4 x 4 grid: nothing is interpolated
+
+
 @pytest.mark.parametrize("pool", ["avg", "max"])
 @pytest.mark.parametrize("stride_in", ["depthwise", "pool"])
 def test_every_branch_rounds_odd_sizes_up(pool, stride_in):

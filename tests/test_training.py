@@ -115,6 +115,83 @@ def test_augmented_batches_are_what_the_model_sees():
     assert all(torch.equal(x, torch.full_like(x, -2)) for x in seen)  # (0 - 0.5) / 0.25
 
 
+def test_a_moving_average_forgets_its_beginning_and_keeps_statistics():
+    model = nn.Sequential(nn.Linear(1, 1, bias=False), nn.BatchNorm1d(1))
+    average = training.MovingAverage(model, decay=0.2)
+    expected = model[0].weight.item()
+    for t, value in enumerate((5.0, 7.0, -1.0)):
+        with torch.no_grad():
+            model[0].weight.fill_(value)
+            model[1].running_mean.fill_(value)
+            model[1].num_batches_tracked.fill_(t)
+        average.update(model)
+        decay = min(0.2, (1 + t) / (10 + t))  # 0.1, 0.1818, 0.2
+        expected = decay * expected + (1 - decay) * value
+    assert average.model[0].weight.item() == pytest.approx(expected)
+    assert average.model[1].running_mean.item() == pytest.approx(0.2 * (9 + 63) / 11 - 0.8)
+    assert average.model[1].num_batches_tracked == 2
+    assert not average.model.training
+    assert model[0].weight == -1
+
+
+def test_the_average_takes_the_held_out_trials():
+    model = linear()
+    average, held_out = training.MovingAverage(model), dataset(seed=1)
+    history = training.fit(model, dataset(), held_out, steps=9, batch_size=8, average=average)
+    assert not torch.equal(average.model[1].weight, model[1].weight)
+    expected = training.evaluate(average.model, held_out)
+    assert history.epochs[-1].held_out.loss == pytest.approx(expected.loss)
+
+
+def test_labels_are_smoothed_and_images_mixed():
+    def swap(images, targets):
+        assert targets.shape == (8, 2)
+        return images * 0, 1 - targets
+
+    class Constant(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.logits = nn.Parameter(torch.tensor([0.0, 1.0]))
+
+        def forward(self, x):
+            assert (x == 0).all()
+            return self.logits.expand(len(x), 2)
+
+    data = dataset(count=8)
+    data.targets[:] = 0  # 1 after the swap, smoothed: 0.1, 0.9
+    history = training.fit(
+        Constant(), data, steps=1, batch_size=8, mix=swap, label_smoothing=0.2, device="cpu"
+    )
+    right = math.log(1 + math.e) - 1
+    assert history.losses[0] == pytest.approx(0.9 * right + 0.1 * (right + 1))
+    assert history.epochs[0].accuracy == 1.0
+
+
+def test_bf16_computes_in_bfloat16_and_keeps_float32():
+    types = []
+    model = linear()
+    model[1].register_forward_hook(lambda module, x, y: types.append(y.dtype))
+    history = training.fit(model, dataset(), steps=1, batch_size=8, precision="bf16", device="cpu")
+    assert types == [torch.bfloat16]
+    assert model[1].weight.dtype == torch.float32
+    exact = training.fit(linear(), dataset(), steps=1, batch_size=8, device="cpu")
+    assert history.losses[0] == pytest.approx(exact.losses[0], rel=0.02)
+    assert history.losses[0] != exact.losses[0]
+    with pytest.raises(ValueError, match="precision='fp16': take one of fp32, bf16"):
+        training.fit(model, dataset(), steps=1, precision="fp16")
+
+
+def test_every_step_and_epoch_is_logged():
+    records = []
+    history = training.fit(
+        linear(), dataset(), dataset(seed=1), epochs=2, batch_size=32, log=records.append
+    )
+    assert [record["step"] for record in records] == [1, 2, 2, 3, 4, 4]
+    assert [record["loss"] for record in records if "lr" in record] == history.losses
+    assert records[-1]["epoch"] == 2
+    assert records[-1]["held_out_accuracy"] == history.epochs[-1].held_out.accuracy
+
+
 def test_evaluate_counts_right_answers_and_keeps_the_mode():
     data = dataset()
     model = nn.Sequential(nn.Flatten(), nn.Linear(48, 2)).train()
