@@ -28,6 +28,8 @@ build: .venv/ready  ## lessons/ -> notebooks/ and solutions/
 bench: .venv/ready  ## the README's numbers
 	$(BIN)/python benchmarks/lessons.py
 	$(BIN)/python benchmarks/photographs.py
+	$(BIN)/python benchmarks/recipe.py
+	$(BIN)/python benchmarks/time_to_accuracy.py --png benchmarks/time_to_accuracy.png
 	$(BIN)/python benchmarks/model_speed.py
 	$(BIN)/python benchmarks/robustness.py shapetexture100
 	$(BIN)/python benchmarks/robustness.py photographs

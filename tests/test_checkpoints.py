@@ -36,7 +36,12 @@ STEPS = 40
 
 
 def run(folder, resume=False, log=None):
-    """A run of five epochs; the model's and its moving average's weights and statistics."""
+    """A run of five epochs; the model's and its moving average's weights and statistics.
+
+    In one thread, because sums over several are not the same to the last bit.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
     model = model_of()
     average = training.MovingAverage(model, 0.9)
     training.fit(
@@ -56,6 +61,7 @@ def run(folder, resume=False, log=None):
         log=log,
         device="cpu",
     )
+    torch.set_num_threads(threads)
     return torch.cat([p.flatten() for m in (model, average.model) for p in m.state_dict().values()])
 
 
@@ -81,8 +87,6 @@ DEATHS = {
 
 
 def run_and_die(folder, step, death):
-    torch.set_num_threads(1)
-
     def log(record):
         if record["step"] == step:
             setattr(*DEATHS[death]) if DEATHS[death] else die()
