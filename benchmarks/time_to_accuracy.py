@@ -157,6 +157,8 @@ def draw(curves, file):
         axes.plot(*zip(*curve, strict=True), label=name, marker=".")
     axes.set(xlabel="seconds of training, two CPU cores", ylabel="right on held-out photographs")
     axes.set_xscale("log")
+    axes.minorticks_off()
+    axes.set_xticks([15, 30, *MARKS], [15, 30, *MARKS])
     axes.yaxis.set_major_formatter(plt.matplotlib.ticker.PercentFormatter(1, decimals=0))
     axes.grid(alpha=0.3)
     axes.legend()

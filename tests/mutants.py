@@ -58,6 +58,7 @@ SAME_SHAPE = "the axis of length 1 that is missing is added again by broadcastin
 SAME_AXES = "the mean goes over the same axes"
 SAME_ROW = "a row vector without its axis of length 1 broadcasts alike"
 A_NUMBER = "a tensor with one number is a number too"
+EVEN = "the cosine of -x is that of x"
 # Mutants that are as right as the solution: (exercise, the changed line) -> why
 EQUIVALENT = {
     **{
@@ -124,6 +125,16 @@ EQUIVALENT = {
         "+ channels, side = (config.stem_widths[-1], image_size / 2)",
     ): "rounding up once is enough: ceil(ceil(n / 2) / 2) is ceil(n / 4)",
     ("sweep", "+ shares.append((predictions == targets).float().mean())"): A_NUMBER,
+    ("schedule", "+ fallen = (warmup - share) / (1 - warmup)"): EVEN,
+    ("schedule", "+ fallen = (share - warmup) / (warmup - 1)"): EVEN,
+    (
+        "shift",
+        "+ return images.movedim(1, 3)[batch, rows[:, :, None], columns[:, None]].movedim(3, 1)",
+    ): "[:, None] leaves the axes behind it as they are",
+    (
+        "bf16",
+        "+ with torch.autocast(images.device.type):",
+    ): "on a CPU, where the check runs, bfloat16 is the default",
 }
 
 
