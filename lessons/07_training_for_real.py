@@ -38,8 +38,6 @@ from course.checks import lesson07 as check
 from course.data import load_data
 
 train, test = load_data("shapetexture100", image_size=32)
-few = replace(train, images=train.images[:300], targets=train.targets[:300])
-print(f"{len(few):,} of {len(train):,} images to train, {len(test):,} to test")
 
 # %% [markdown]
 # Only 300 images are used, three a class: most of what follows is about learning much from little, and with plenty of
@@ -48,6 +46,8 @@ print(f"{len(few):,} of {len(train):,} images to train, {len(test):,} to test")
 # reference's until then.)
 
 # %%
+few = replace(train, images=train.images[:300], targets=train.targets[:300])
+print(f"{len(few):,} of {len(train):,} images to train, {len(test):,} to test")
 CONFIG = CoAtNetConfig(
     stem_widths=(16, 16),
     depths=(1, 1, 1, 1),
