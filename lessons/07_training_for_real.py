@@ -495,8 +495,8 @@ axis.grid(axis="y", alpha=0.3)
 # - The average, so strong in section 5, has nothing left to even out: the schedule ends in small steps anyway.
 # - bfloat16 costs nothing in accuracy. Its gain is time, where the hardware has it, and time is not in this figure.
 #
-# On photographs and with ten minutes, the balance is another one:
-# [each piece of that recipe](../benchmarks/recipe.md) has its measurement too.
+# The same was tried with real photographs and a larger model, in 90 seconds a run:
+# [its table](../benchmarks/recipe.md), one change at a time, has surprises of its own.
 #
 # ## 7 · If the power fails
 #
