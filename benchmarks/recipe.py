@@ -15,7 +15,7 @@ from datetime import date
 
 import torch
 from photographs import ARCHIVE, load
-from time_to_accuracy import IMAGE_SIZE, LR, WEIGHT_DECAY, recipe
+from time_to_accuracy import IMAGE_SIZE, WEIGHT_DECAY, recipe
 
 from coatnet import CoAtNet
 from course.augmentation import mixup, trivial_augment
@@ -63,7 +63,8 @@ def run(train, test, seconds, config=(), image_size=IMAGE_SIZE, optimizer=None, 
     torch.manual_seed(0)
     model = CoAtNet(replace(SMALL, **dict(config)), len(train.classes), image_size)
     options = recipe(model) | options
-    options["optimizer"] = (optimizer or adamw(LR))(model)
+    if optimizer is not None:
+        options["optimizer"] = optimizer(model)
     train, test = (replace(data, image_size=image_size) for data in (train, test))
     with redirect_stdout(io.StringIO()):
         history = fit(model, train, seconds=seconds, **options)

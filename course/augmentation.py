@@ -22,11 +22,10 @@ def shift_and_flip(images, down, right, flipped):
     then columns are turned around.
     """
     count, _, height, width = images.shape
-    rows = torch.arange(height, device=images.device) + down[:, None]  # [B, H]
-    columns = torch.arange(width, device=images.device) + right[:, None]  # [B, W]
-    columns = torch.where(flipped[:, None], columns.flip(1), columns).clamp(0, width - 1)
+    rows = (torch.arange(height, device=images.device) + down[:, None]).clamp(0, height - 1)
+    columns = (torch.arange(width, device=images.device) + right[:, None]).clamp(0, width - 1)
+    columns = torch.where(flipped[:, None], columns.flip(1), columns)  # [B, W]; rows: [B, H]
     batch = torch.arange(count, device=images.device)[:, None, None]
-    rows = rows.clamp(0, height - 1)
     return images.movedim(1, 3)[batch, rows[:, :, None], columns[:, None]].movedim(3, 1)
 
 
