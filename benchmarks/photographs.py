@@ -53,7 +53,10 @@ def recipe(name, model):
 
 
 def load(folder):
-    """The photographs, decoded once at their own size."""
+    """The photographs, decoded once at their own size. Without any, says so and ends."""
+    if not folder and not ARCHIVE.exists():
+        print(f"skipped: {ARCHIVE.name} is not here, and no folder of photographs was named")
+        sys.exit()
     with tempfile.TemporaryDirectory() as scratch:
         if not folder:
             with tarfile.open(ARCHIVE) as archive:
@@ -71,9 +74,6 @@ def main():
     parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
     parser.add_argument("--seeds", type=int, default=1, help="number of runs (default: 1)")
     options = parser.parse_args()
-    if not options.folder and not ARCHIVE.exists():
-        print(f"skipped: {ARCHIVE.name} is not here, and no folder of photographs was named")
-        return
     train, test = load(options.folder)
     print(f"{date.today()}, {platform.machine()}, {torch.get_num_threads()} cores")
     print(f"{len(train):,} images to train, {len(test):,} to test, {len(train.classes)} classes")

@@ -79,9 +79,6 @@ def main():
     parser.add_argument("--seconds", type=float, default=90, help="for each run (default: 90)")
     parser.add_argument("--only", nargs="+", choices=VARIANTS, default=list(VARIANTS))
     options = parser.parse_args()
-    if not options.folder and not ARCHIVE.exists():
-        print(f"skipped: {ARCHIVE.name} is not here, and no folder of photographs was named")
-        return
     train, test = load(options.folder)
     print(f"{date.today()}, {platform.machine()}, {torch.get_num_threads()} cores\n")
     print(

@@ -23,6 +23,7 @@ import json
 import platform
 import sys
 import time
+from dataclasses import replace
 from datetime import date
 
 import timm
@@ -120,7 +121,7 @@ def run_original(train, test, seconds):
         ]
     )
     pictures = [Image.fromarray(image) for image in train.images.permute(0, 2, 3, 1).numpy()]
-    test.image_size = 56
+    test = replace(test, image_size=56)
     curve, steps, spent, next_trial = [], 0, 0.0, seconds / ORIGINAL_TRIALS
     while spent < seconds:
         for indices in torch.randperm(len(train)).split(32):
@@ -172,9 +173,6 @@ def main():
     parser.add_argument("--json", help="a file for the curves")
     parser.add_argument("--png", help="a file for the figure")
     options = parser.parse_args()
-    if not options.folder and not ARCHIVE.exists():
-        print(f"skipped: {ARCHIVE.name} is not here, and no folder of photographs was named")
-        return
     train, test = load(options.folder)
     train.image_size = test.image_size = IMAGE_SIZE
     machine = f"{platform.machine()}, {torch.get_num_threads()} cores"
