@@ -10,7 +10,7 @@ from datetime import date
 
 import torch
 
-from course import build
+from course import build, lesson_files
 
 
 def main():
@@ -19,12 +19,12 @@ def main():
     names = parser.parse_args().names
     print(f"{date.today()}, {platform.machine()}, {torch.get_num_threads()} cores\n")
     print("| lesson | seconds |\n|---|---|")
-    for path in sorted((build.ROOT / "lessons").glob("*.py")):
+    for path in sorted((lesson_files.ROOT / "lessons").glob("*.py")):
         if names and path.stem not in names:
             continue
-        notebook = build.solution_version(build.read_lesson(path))
+        notebook = lesson_files.solution_version(lesson_files.read_lesson(path))
         started = time.perf_counter()
-        build.execute(notebook, build.ROOT / "solutions")
+        build.execute(notebook, lesson_files.ROOT / "solutions")
         print(f"| {path.stem} | {time.perf_counter() - started:.0f} |", flush=True)
 
 

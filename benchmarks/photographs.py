@@ -23,7 +23,7 @@ import torch
 from coatnet import CoAtNEt, CoAtNet, CoAtNetConfig
 from course.augmentation import flip_and_crop
 from course.data import load_data
-from course.train import make_optimizer
+from course.models import make_optimizer
 from course.training import evaluate, fit, warmup_cosine
 from vit import ViT
 

@@ -19,7 +19,7 @@ from time_to_accuracy import IMAGE_SIZE, WEIGHT_DECAY, recipe
 
 from coatnet import CoAtNet
 from course.augmentation import mixup, trivial_augment
-from course.train import SMALL, make_optimizer
+from course.models import SMALL, make_optimizer
 from course.training import evaluate, fit
 
 

@@ -35,7 +35,7 @@ from torchvision import transforms
 
 from coatnet import CoAtNEt
 from course.augmentation import flip_and_crop
-from course.train import make_hybrid, make_optimizer, make_small, make_vit
+from course.models import make_hybrid, make_optimizer, make_small, make_vit
 from course.training import MovingAverage, evaluate, fit, warmup_cosine
 
 IMAGE_SIZE, BATCH_SIZE, LR, WEIGHT_DECAY, DECAY = 32, 64, 2e-3, 0.05, 0.998

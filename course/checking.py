@@ -16,7 +16,7 @@ COURSE = Path(__file__).parents[1]
 NOT_THE_STUDENTS = (  # files whose frames are left out when a student's line is shown
     str(Path(__file__).parent),
     str(COURSE / "vit.py"),
-    str(COURSE / "coatnet.py"),
+    str(COURSE / "coatnet"),
     str(Path(torch.__file__).parents[1]),  # site-packages
     str(Path(os.__file__).parent),  # the standard library
 )
@@ -73,7 +73,7 @@ def exercise(title, reference, to_write, builds_on=()):
     """Makes a check of a function that takes a student's answer and returns what it proved.
 
     title: the exercise's name, as the lesson's heading has it.
-    reference: the class or function of vit.py or coatnet.py that the answer rebuilds.
+    reference: the class or function of vit.py or coatnet/ that the answer rebuilds.
     to_write: names of the methods that the student fills in; () where the answer is a function.
     builds_on: references that the answer uses and that are exercises of the same lesson. While the
         check runs they stand in for the student's own, so that a slip there does not show here.

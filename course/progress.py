@@ -29,7 +29,8 @@ from IPython.core.inputtransformer2 import TransformerManager
 from jupyter_client.kernelspec import NoSuchKernel
 from jupyter_client.manager import KernelManager
 
-from course import build
+from course import lesson_files
+from course.lesson_files import Exercise, exercises_of
 
 PASSED, FAILING, NOT_ATTEMPTED = "passed", "failing", "not attempted"
 MARKS = {PASSED: "✓", FAILING: "✗", NOT_ATTEMPTED: "○"}
@@ -48,23 +49,6 @@ class Row:
     message: str = ""
 
 
-@dataclass(frozen=True)
-class Exercise:
-    """An exercise of a lesson: its title, the ids of its cells, and the call that checks it."""
-
-    title: str
-    cells: tuple[str, ...]
-    check: str
-
-    @property
-    def answer(self):
-        return self.check.partition("(")[2].rstrip(")")
-
-    @property
-    def call(self):
-        return self.check.partition("(")[0]
-
-
 @dataclass
 class Step:
     """Code to run, and the exercise that it answers, stands below or, `is_check`, checks.
@@ -80,20 +64,6 @@ class Step:
     note: str = ""
 
 
-def exercises_of(lesson):
-    """A lesson's exercises in order; `lesson` is what `build.read_lesson` gives."""
-    found, title, cells = [], "", []
-    for cell in lesson.cells:
-        heading = re.search(r"^#+ Exercise \d+ · (.+?) \(", cell.source, re.MULTILINE)
-        title = heading[1] if heading else title
-        if cell.id.startswith("exercise-"):
-            cells.append(cell.id)
-        elif cell.id.startswith("check-"):
-            found.append(Exercise(title, tuple(cells), cell.source))
-            cells = []
-    return found
-
-
 def plan(notebook, lesson):
     """The steps of a student's notebook: the lesson's imports, then what it holds, in its order.
 
@@ -103,7 +73,7 @@ def plan(notebook, lesson):
     """
     exercises = exercises_of(lesson)
     ids = {cell.id for cell in lesson.cells}
-    texts = {cell.source.strip() for cell in build.student_version(lesson).cells}
+    texts = {cell.source.strip() for cell in lesson_files.student_version(lesson).cells}
     imports = [ast.unparse(statement) for statement in imports_of(lesson)]
     steps = [Step("\n".join(imports))]
     the_checks = next((line for line in imports if "check" in names(line)[0]), "")
@@ -251,7 +221,7 @@ class Kernel:
 
     def __init__(self, folder):
         self.manager = KernelManager(kernel_name="python3")
-        paths = [str(build.ROOT), os.environ.get("PYTHONPATH", "")]
+        paths = [str(lesson_files.ROOT), os.environ.get("PYTHONPATH", "")]
         self.settings = {
             "cwd": str(folder),
             "env": {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))},
@@ -469,7 +439,7 @@ def page(rows, source=""):
 
 
 def main(arguments=None):
-    paths = {path.stem: path for path in sorted((build.ROOT / "lessons").glob("*.py"))}
+    paths = {path.stem: path for path in sorted((lesson_files.ROOT / "lessons").glob("*.py"))}
     parser = argparse.ArgumentParser(
         prog="python -m course.progress",
         description=__doc__,
@@ -478,11 +448,11 @@ def main(arguments=None):
     parser.add_argument(
         "lessons", nargs="*", help="such as 02_cnn_stem_hybrid, or 02 for short (default: all)"
     )
-    work = build.ROOT / "work"
+    work = lesson_files.ROOT / "work"
     parser.add_argument(
         "--folder",
         type=Path,
-        default=work if work.is_dir() else build.ROOT / "notebooks",
+        default=work if work.is_dir() else lesson_files.ROOT / "notebooks",
         help="where the notebooks are (default: work/, or notebooks/ where there is none)",
     )
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
@@ -508,7 +478,7 @@ def main(arguments=None):
     if options.html and (options.html.is_dir() or not options.html.parent.is_dir()):
         parser.error(f"cannot write {options.html}: it is a folder, or in none that exists")
     try:
-        lessons = {name: build.read_lesson(path) for name, path in (chosen or paths).items()}
+        lessons = {name: lesson_files.read_lesson(path) for name, path in (chosen or paths).items()}
     except ValueError as error:
         parser.error(str(error))
     rows = []

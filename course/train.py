@@ -15,44 +15,15 @@ import sys
 from functools import partial
 from pathlib import Path
 
-import torch
 from accelerate import PartialState
 
-from coatnet import CoAtNEt, CoAtNet, CoAtNetConfig, create_model, list_models
+from coatnet import create_model, list_models
 from course.augmentation import flip_and_crop, mixup, trivial_augment
 from course.checkpoints import load_checkpoint
 from course.data import load_data
+from course.models import MODELS, build_model, make_optimizer
 from course.training import PRECISIONS, MovingAverage, evaluate, fit, warmup_cosine
-from vit import ViT
 
-# For a few minutes on a CPU; benchmarks/time_to_accuracy.py puts it beside others
-SMALL = CoAtNetConfig(
-    depths=(1, 2, 2, 1),
-    widths=(48, 96, 192, 256),
-    block_types=("C", "C", "C", "T"),
-    stem_widths=(24, 24),
-    stem_stride=1,
-    stride_in="pool",
-    mlp_head=False,
-)
-
-
-def make_vit(num_classes, image_size):
-    """An 8 x 8 grid of patches, 128 wide, 4 deep."""
-    return ViT(image_size, image_size // 8, 128, num_heads=4, num_classes=num_classes, depth=4)
-
-
-def make_hybrid(num_classes, image_size):
-    """Lesson 2's, 128 wide, 4 deep."""
-    return CoAtNEt(image_size, 8, 128, num_heads=4, num_classes=num_classes, depth=4)
-
-
-def make_small(num_classes, image_size):
-    """A staged CoAtNet for small images: nothing is halved before the first stage."""
-    return CoAtNet(SMALL, num_classes, image_size)
-
-
-MODELS = {"vit": make_vit, "hybrid": make_hybrid, "small": make_small}
 AUGMENTATIONS = {"none": None, "flip-and-crop": flip_and_crop, "trivial": trivial_augment}
 DEFAULTS = {
     "model": "small",
@@ -172,23 +143,6 @@ def check_settings(settings):
     if settings["pretrained"] and settings["model"] in MODELS:
         raise ValueError(f"nobody published weights of {settings['model']}: leave --pretrained out")
     return settings
-
-
-def build_model(settings, num_classes):
-    """The model by its name, its first weights drawn with the run's seed."""
-    torch.manual_seed(settings["seed"])
-    name, size = settings["model"], settings["image_size"]
-    if name in MODELS:
-        return MODELS[name](num_classes, size)
-    return create_model(name, num_classes, size, pretrained=settings["pretrained"])
-
-
-def make_optimizer(model, lr, weight_decay):
-    """AdamW that lets norms and biases, which have one dimension, as they are."""
-    decay = [p for p in model.parameters() if p.ndim > 1]
-    no_decay = [p for p in model.parameters() if p.ndim <= 1]
-    groups = [{"params": decay}, {"params": no_decay, "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, lr=lr, weight_decay=weight_decay)
 
 
 def load(name, image_size):

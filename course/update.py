@@ -17,12 +17,12 @@ import time
 
 import nbformat
 
-from course import build
+from course import lesson_files
 
 KEPT = "**Kept by `make update`:** "
 
 
-def update(root=build.ROOT, only_missing=False):
+def update(root=lesson_files.ROOT, only_missing=False):
     """Makes missing copies, and updates the others unless `only_missing`. Returns lines to print.
 
     The last element says whether every copy could be read.
@@ -38,7 +38,7 @@ def update(root=build.ROOT, only_missing=False):
             # Somebody may have worked in notebooks/ itself: then that is what goes on in work/
             write(copy, path.read_text(encoding="utf-8"))
             write(base / path.name, text)
-            if build.edited_by_hand(path):
+            if lesson_files.edited_by_hand(path):
                 report.append(f"{name}: your edits in notebooks/ go on in work/{path.name}")
             continue
         if (base / path.name).exists() and (base / path.name).read_text(encoding="utf-8") == text:
@@ -70,8 +70,10 @@ def update(root=build.ROOT, only_missing=False):
 
 def new_version(root, path):
     """The lesson's notebook as the course has it, whatever somebody did to the file."""
-    if build.edited_by_hand(path):
-        return build.student_version(build.read_lesson(root / "lessons" / f"{path.stem}.py"))
+    if lesson_files.edited_by_hand(path):
+        return lesson_files.student_version(
+            lesson_files.read_lesson(root / "lessons" / f"{path.stem}.py")
+        )
     return nbformat.read(path, as_version=4)
 
 

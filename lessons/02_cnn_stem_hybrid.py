@@ -301,7 +301,7 @@ if not FULL:
 #
 # ## What you have now
 #
-# - `CNNStem` and `CoAtNEt`, equal to the references in [`coatnet.py`](../coatnet.py)
+# - `CNNStem` and `CoAtNEt`, equal to the references in [`coatnet/hybrid.py`](../coatnet/hybrid.py)
 # - a number to remember: stride 2 three times is 8, and *that* decides the number of tokens
 # - a loop that trains, and a ruler with two scales, shape and texture
 #

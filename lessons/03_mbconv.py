@@ -490,7 +490,7 @@ print(
 #
 # ## What you have now
 #
-# - `DepthwiseConv`, `SqueezeExcite` and `MBConv`, equal to those in [`coatnet.py`](../coatnet.py) and to timm's
+# - `DepthwiseConv`, `SqueezeExcite` and `MBConv`, equal to those in [`coatnet/mbconv.py`](../coatnet/mbconv.py) and to timm's
 # - a feeling for what is cheap: looking around costs $9C$, mixing channels $C^2$, both at once $9C^2$
 # - a shortcut that halves an image of any size
 #

@@ -552,7 +552,7 @@ except ValueError as error:
 #
 # ## What you have now
 #
-# - `RelativeAttention` and `TransformerBlock`, equal to those in [`coatnet.py`](../coatnet.py) and to timm's
+# - `RelativeAttention` and `TransformerBlock`, equal to those in [`coatnet/attention.py`](../coatnet/attention.py) and to timm's
 # - one sum before the softmax, in which *where* and *what* meet
 # - a layer for every image size
 #

@@ -652,7 +652,7 @@ for column, grid in enumerate(maps, start=1):
 #
 # ## What you have now
 #
-# - `Stem`, `make_stage` and `CoAtNet`, equal to the reference in [`coatnet.py`](../coatnet.py), for images of
+# - `Stem`, `make_stage` and `CoAtNet`, equal to the reference in [`coatnet/staged.py`](../coatnet/staged.py), for images of
 #   any size from 32 pixels
 # - the paper's six models, as six rows, each counted to the last parameter without the memory for any
 # - a way to compare designs that can also say "we don't know": equal budget, several seeds, spread in view

@@ -13,6 +13,7 @@ FULL = False  # nothing in this lesson trains, so that True changes nothing
 
 import copy
 import time
+from dataclasses import replace
 
 import matplotlib.pyplot as plt
 import timm
@@ -32,7 +33,6 @@ from coatnet import (
     halved,
     make_pool,
     make_shortcut,
-    replace,
 )
 from course import plots
 from course.checking import yours
@@ -598,7 +598,7 @@ right.spines[["right", "top"]].set_visible(False)
 # ## 9 · Which one is fast?
 #
 # Same weights, same logits: yours as you wrote it, yours with its tensors laid out **channels-last** in memory (all
-# channels of a pixel side by side, instead of all pixels of a channel), the reference in [`coatnet.py`](../coatnet.py), and
+# channels of a pixel side by side, instead of all pixels of a channel), the reference in [`coatnet/staged.py`](../coatnet/staged.py), and
 # timm's. They take turns, so that a busy computer slows all of them alike. Medians of 15 rounds, without gradients:
 
 # %% tags=["nbval-ignore-output"]

@@ -79,7 +79,7 @@ MODELS = {"ViT": vit, "hybrid": hybrid, "staged": staged}
 #
 # ### Exercise 1 · Reading attention (15 min, ★★☆)
 #
-# `block` is a `TransformerBlock` of [`coatnet.py`](../coatnet.py). What you need of it:
+# `block` is a `TransformerBlock` of [`coatnet/attention.py`](../coatnet/attention.py). What you need of it:
 #
 # | part | what it does |
 # |---|---|

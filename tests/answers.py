@@ -4,7 +4,7 @@ import ast
 import itertools
 import linecache
 
-from course import build
+from course import lesson_files
 
 _numbers = itertools.count()
 
@@ -16,9 +16,9 @@ def define(source, namespace):
     exec(compile(source, filename, "exec"), namespace)
 
 
-def exercise_cells(lesson, version=build.solution_version):
+def exercise_cells(lesson, version=lesson_files.solution_version):
     """The source of each exercise of a lesson, by its cell's id without the prefix."""
-    notebook = version(build.read_lesson(build.ROOT / "lessons" / f"{lesson}.py"))
+    notebook = version(lesson_files.read_lesson(lesson_files.ROOT / "lessons" / f"{lesson}.py"))
     return {
         cell.id.removeprefix("exercise-"): cell.source
         for cell in notebook.cells
@@ -28,7 +28,7 @@ def exercise_cells(lesson, version=build.solution_version):
 
 def imports(lesson):
     """A fresh namespace with what a lesson's first cell imports, without loading any data."""
-    notebook = build.read_lesson(build.ROOT / "lessons" / f"{lesson}.py")
+    notebook = lesson_files.read_lesson(lesson_files.ROOT / "lessons" / f"{lesson}.py")
     first = next(cell for cell in notebook.cells if cell.cell_type == "code")
     body = ast.parse(first.source).body
     found = [ast.unparse(node) for node in body if isinstance(node, ast.Import | ast.ImportFrom)]

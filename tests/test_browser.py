@@ -19,7 +19,7 @@ import nbformat
 import pytest
 from answers import exercise_cells
 
-from course.build import ROOT
+from course.lesson_files import ROOT
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
@@ -40,9 +40,9 @@ PATIENCE = 60_000  # milliseconds for a slow machine; it usually takes a second
 def course(tmp_path_factory):
     """A copy of what `make learn` needs; lesson 2 with one exercise open and runs of two steps."""
     folder = tmp_path_factory.mktemp("course")
-    for name in ("Makefile", "requirements.txt", "pyproject.toml", "vit.py", "coatnet.py"):
+    for name in ("Makefile", "requirements.txt", "pyproject.toml", "vit.py"):
         shutil.copy2(ROOT / name, folder)
-    for name in ("notebooks", "course", "lessons"):
+    for name in ("notebooks", "coatnet", "course", "lessons"):
         shutil.copytree(ROOT / name, folder / name)
     path = folder / "notebooks" / f"{LESSON}.ipynb"
     lesson = nbformat.read(path, as_version=4)

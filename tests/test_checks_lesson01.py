@@ -4,9 +4,9 @@ import answers
 import pytest
 from answers import changed, exercise_cells
 
-from course.build import student_version
 from course.checking import CheckFailed, NotAttempted
 from course.checks import lesson01
+from course.lesson_files import student_version
 
 LESSON = "01_vit_recap"
 SOLUTIONS = exercise_cells(LESSON)

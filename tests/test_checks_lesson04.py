@@ -7,10 +7,10 @@ import torch
 from answers import changed, exercise_cells
 from torch import nn
 
-from course.build import student_version
 from course.checking import CheckFailed, NotAttempted
 from course.checks import lesson04
 from course.comparing import take_weights
+from course.lesson_files import student_version
 
 LESSON = "04_relative_attention"
 SOLUTIONS = exercise_cells(LESSON)

@@ -6,10 +6,10 @@ import torch
 from answers import changed, exercise_cells
 
 import coatnet
-from course.build import student_version
 from course.checking import CheckFailed, NotAttempted
 from course.checks import lesson05
 from course.comparing import take_weights
+from course.lesson_files import student_version
 
 LESSON = "05_staged_coatnet"
 SOLUTIONS = exercise_cells(LESSON)

@@ -18,13 +18,12 @@ import torch
 from answers import changed, define, exercise_cells, imports
 from safetensors.torch import save_file
 
-import coatnet
-from coatnet import CONFIGS
-from course import build
-from course.build import student_version
+from coatnet import CONFIGS, timm_weights
+from course import lesson_files
 from course.checking import CheckFailed, NotAttempted
 from course.checks import lesson06
 from course.comparing import randomise
+from course.lesson_files import student_version
 
 LESSON = "06_meeting_timm"
 SOLUTIONS = exercise_cells(LESSON)
@@ -610,7 +609,7 @@ def test_published_weights_come_from_the_hub(tmp_path):
     hub = {"HF_ENDPOINT": address, "HF_HOME": str(tmp_path), "HF_HUB_DISABLE_XET": "1"}
     run = subprocess.run(
         [sys.executable, "-c", LOAD, str(tmp_path / "trained.pt")],
-        env={**os.environ, **hub, "PYTHONPATH": str(build.ROOT / "tests")},
+        env={**os.environ, **hub, "PYTHONPATH": str(lesson_files.ROOT / "tests")},
         capture_output=True,
         text=True,
         check=False,
@@ -624,12 +623,12 @@ def test_without_a_network_the_lesson_says_so_in_a_line_and_goes_on(capsys, monk
     def unreachable(*_, **__):
         raise URLError("Name or service not known")
 
-    monkeypatch.setattr(coatnet, "urlopen", unreachable)
+    monkeypatch.setattr(timm_weights, "urlopen", unreachable)
     monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda *_: None)
     lesson = solved(*CHECKS)
     lesson["translate"], lesson["difference"] = lesson["convert"], lesson["largest_difference"]
     lesson["yours"] = lambda answer: answer
-    cells = build.read_lesson(build.ROOT / "lessons" / f"{LESSON}.py").cells
+    cells = lesson_files.read_lesson(lesson_files.ROOT / "lessons" / f"{LESSON}.py").cells
     define(next(cell.source for cell in cells if cell.source.startswith("mine, their")), lesson)
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 4

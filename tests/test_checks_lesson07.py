@@ -4,9 +4,9 @@ import answers
 import pytest
 from answers import changed, exercise_cells
 
-from course.build import student_version
 from course.checking import CheckFailed, NotAttempted
 from course.checks import lesson07
+from course.lesson_files import student_version
 
 LESSON = "07_training_for_real"
 SOLUTIONS = exercise_cells(LESSON)

@@ -8,6 +8,7 @@ others in full at 224 px; parameters are counted in full.
 
 import copy
 import socket
+from dataclasses import replace
 from urllib.error import URLError
 
 import pytest
@@ -28,7 +29,9 @@ from coatnet import (
     create_model,
     from_timm,
     list_models,
+    timm_weights,
 )
+from coatnet.layers import conv_norm
 
 NAMES = timm.list_models("coatnet_*")
 LARGE = {"1", "2", "3", "4", "5"}
@@ -65,7 +68,7 @@ def timm_model(name, **options):
 
 
 def small_model(image_size=64, num_classes=5, **options):
-    config = coatnet.replace(SMALL, **options)
+    config = replace(SMALL, **options)
     return randomise(CoAtNet(config, num_classes, image_size))
 
 
@@ -172,7 +175,7 @@ def test_complaint_every_size_runs_forward_and_backward(name, size):
 
 
 def test_a_stem_of_stride_1_leaves_small_images_something_to_look_at():
-    model = CoAtNet(coatnet.replace(SMALL, stem_stride=1), 10, 32)
+    model = CoAtNet(replace(SMALL, stem_stride=1), 10, 32)
     assert [x.shape[-1] for x in model.features(torch.randn(1, 3, 32, 32))] == [32, 16, 8, 4, 2]
     (table,) = {block.attention.position_bias.table.shape[1:] for block in model.stages[2]}
     assert table == (7, 7)  # offsets of a 4 x 4 grid: nothing is interpolated
@@ -181,7 +184,7 @@ def test_a_stem_of_stride_1_leaves_small_images_something_to_look_at():
 @pytest.mark.parametrize("pool", ["avg", "max"])
 @pytest.mark.parametrize("stride_in", ["depthwise", "pool"])
 def test_every_branch_rounds_odd_sizes_up(pool, stride_in):
-    config = coatnet.replace(SMALL, pool=pool, stride_in=stride_in)
+    config = replace(SMALL, pool=pool, stride_in=stride_in)
     model = CoAtNet(config, image_size=(33, 47)).eval()
     shapes = [tuple(x.shape[-2:]) for x in model.features(torch.randn(1, 3, 33, 47))]
     assert shapes == [(17, 24), (9, 12), (5, 6), (3, 3), (2, 2)]
@@ -346,7 +349,7 @@ def test_pretrained_weights_come_from_timm_and_fit(monkeypatch, tmp_path):
         return create(name, pretrained_cfg_overlay={"file": tmp_path / "weights.pth"}, **options)
 
     monkeypatch.setattr(timm, "create_model", from_file)
-    monkeypatch.setattr(coatnet, "urlopen", lambda *_, **__: None)
+    monkeypatch.setattr(timm_weights, "urlopen", lambda *_, **__: None)
     images = torch.randn(1, 3, 224, 224)
     ours = create_model("coatnet_nano_rw_224", pretrained=True, drop_path=0.1).eval()
     with torch.no_grad():
@@ -367,7 +370,7 @@ def test_no_network_is_one_line(monkeypatch):
     def unreachable(*_, **__):
         raise URLError(socket.gaierror(-2, "Name or service not known"))
 
-    monkeypatch.setattr(coatnet, "urlopen", unreachable)
+    monkeypatch.setattr(timm_weights, "urlopen", unreachable)
     monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda *_: None)
     with pytest.raises(ConnectionError, match=r"no network.*coatnet_nano_rw_224") as caught:
         create_model("coatnet_nano_rw_224", pretrained=True)
@@ -532,7 +535,7 @@ def test_folding_batchnorm_keeps_values_and_gradients():
     randomise(norm)
     x = torch.randn(2, 4, 5, 5, dtype=torch.float64)
     parameters = [conv.weight, norm.weight, norm.bias]
-    folded, plain = coatnet.conv_norm(conv, norm, x), norm(conv(x))
+    folded, plain = conv_norm(conv, norm, x), norm(conv(x))
     torch.testing.assert_close(folded, plain)
     gradients = [torch.autograd.grad(y.square().sum(), parameters) for y in (folded, plain)]
     torch.testing.assert_close(*gradients)

@@ -13,14 +13,14 @@ import pytest
 from answers import exercise_cells
 from nbclient import NotebookClient
 
-from course import build
+from course import build, lesson_files
 
-LESSONS = [path.stem for path in sorted((build.ROOT / "lessons").glob("*.py"))]
+LESSONS = [path.stem for path in sorted((lesson_files.ROOT / "lessons").glob("*.py"))]
 
 
 def student_notebook(lesson):
     """The student's notebook, with its training runs cut to two steps."""
-    notebook = nbformat.read(build.ROOT / "notebooks" / f"{lesson}.ipynb", as_version=4)
+    notebook = nbformat.read(lesson_files.ROOT / "notebooks" / f"{lesson}.ipynb", as_version=4)
     for cell in notebook.cells:
         if cell.cell_type == "code":
             cell.source = re.sub(r"\bsteps=\d+", "steps=2", cell.source)
@@ -33,8 +33,8 @@ def test_notebooks_and_solutions_are_what_the_lessons_give():
 
 @pytest.mark.parametrize("lesson", LESSONS)
 def test_form_of_a_lesson(lesson):
-    source = build.read_lesson(build.ROOT / "lessons" / f"{lesson}.py")
-    student = build.student_version(source)
+    source = lesson_files.read_lesson(lesson_files.ROOT / "lessons" / f"{lesson}.py")
+    student = lesson_files.student_version(source)
     first_code = next(cell for cell in student.cells if cell.cell_type == "code")
     assert first_code.source.startswith("FULL = False")
     for cell in student.cells:
@@ -57,7 +57,7 @@ def test_form_of_a_lesson(lesson):
 @pytest.mark.parametrize("lesson", LESSONS)
 def test_unfilled_notebook_runs_and_every_check_says_not_attempted(lesson):
     notebook = student_notebook(lesson)
-    folder = {"metadata": {"path": str(build.ROOT / "notebooks")}}
+    folder = {"metadata": {"path": str(lesson_files.ROOT / "notebooks")}}
     NotebookClient(notebook, timeout=300, allow_errors=True, resources=folder).execute()
     for cell in notebook.cells:
         errors = [o for o in cell.get("outputs", []) if o.output_type == "error"]
@@ -92,7 +92,7 @@ def test_notebook_filled_with_the_solutions_is_green(lesson, tmp_path):
 
 @pytest.mark.parametrize("lesson", LESSONS)
 def test_solution_shows_a_pass_at_every_check_and_no_error(lesson):
-    notebook = nbformat.read(build.ROOT / "solutions" / f"{lesson}.ipynb", as_version=4)
+    notebook = nbformat.read(lesson_files.ROOT / "solutions" / f"{lesson}.ipynb", as_version=4)
     for cell in notebook.cells:
         if cell.id.startswith("check-"):
             assert cell.outputs[0].text.startswith("✓ "), cell.id

@@ -9,8 +9,8 @@ import nbformat
 import pytest
 from answers import exercise_cells
 
-from course import build, progress
-from course.build import read_lesson, student_version
+from course import lesson_files, progress
+from course.lesson_files import read_lesson, student_version
 
 NAMES = [f"answer_{letter}" for letter in "abcdefghijklmno"]
 FIRST = """# %% [markdown]
@@ -83,7 +83,7 @@ def lesson(tmp_path):
     path.write_text(text)
     (tmp_path / "checks.py").write_text(CHECKS.format(names=NAMES))
     lesson = read_lesson(path)
-    build.write(student_version(lesson), tmp_path / "lesson.ipynb")
+    lesson_files.write(student_version(lesson), tmp_path / "lesson.ipynb")
     return lesson
 
 
@@ -327,7 +327,7 @@ def test_a_notebook_that_is_not_there_is_a_row_for_each_exercise(lesson, tmp_pat
 def folder_with(tmp_path, *solved):
     """A student's folder with lesson 2, some exercises solved."""
     lesson = "02_cnn_stem_hybrid"
-    notebook = nbformat.read(build.ROOT / "notebooks" / f"{lesson}.ipynb", as_version=4)
+    notebook = nbformat.read(lesson_files.ROOT / "notebooks" / f"{lesson}.ipynb", as_version=4)
     for cell in notebook.cells:
         if cell.id.removeprefix("exercise-") in solved:
             cell.source = exercise_cells(lesson)[cell.id.removeprefix("exercise-")]
@@ -371,12 +371,12 @@ def test_something_failing_is_exit_code_1(tmp_path, capsys):
 def test_an_empty_folder_loses_no_lesson(tmp_path, capsys):
     assert progress.main(["--folder", str(tmp_path)]) == 1
     out = capsys.readouterr().out
-    for path in (build.ROOT / "lessons").glob("*.py"):
+    for path in (lesson_files.ROOT / "lessons").glob("*.py"):
         assert f"there is no {path.stem}.ipynb" in out
 
 
 @pytest.mark.parametrize(
-    "path", sorted((build.ROOT / "lessons").glob("*.py")), ids=lambda p: p.stem
+    "path", sorted((lesson_files.ROOT / "lessons").glob("*.py")), ids=lambda p: p.stem
 )
 def test_every_solution_of_the_course_passes(path, tmp_path):
     lesson = read_lesson(path)
@@ -395,7 +395,7 @@ def test_every_solution_of_the_course_passes(path, tmp_path):
 def test_ctrl_c_ends_it_at_once_without_a_traceback():
     running = subprocess.Popen(
         [sys.executable, "-m", "course.progress", "02", "--folder", "notebooks"],
-        cwd=build.ROOT,
+        cwd=lesson_files.ROOT,
         stderr=subprocess.PIPE,
         text=True,
     )

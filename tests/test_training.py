@@ -62,7 +62,7 @@ def test_epochs_of_a_given_length(capsys):
 
 def test_a_budget_in_seconds_counts_training_alone(capsys, monkeypatch):
     clock = iter(range(10_000))  # every look at it is a second later
-    monkeypatch.setattr(training.time, "perf_counter", lambda: next(clock))
+    monkeypatch.setattr(training.loop.time, "perf_counter", lambda: next(clock))
     history = training.fit(linear(), dataset(), dataset(), seconds=12, batch_size=8)
     assert [epoch.seconds for epoch in history.epochs] == [8, 4]  # 64 images are 8 steps
     assert len(history.losses) == history.seconds == 12
@@ -263,4 +263,4 @@ def test_estimate_leaves_the_model_alone_and_says_how_long(capsys):
     ("seconds", "words"), [(5, "5 s"), (99, "99 s"), (720, "12 min"), (144_000, "40.0 h")]
 )
 def test_durations_in_words(seconds, words):
-    assert training.in_words(seconds) == words
+    assert training.evaluation.in_words(seconds) == words

@@ -6,8 +6,8 @@ import re
 import nbformat
 import pytest
 
-from course import build, update
-from course.build import read_lesson, student_version
+from course import lesson_files, update
+from course.lesson_files import read_lesson, student_version
 
 LESSON = """# %% [markdown]
 # # Lesson
@@ -75,7 +75,7 @@ def publish(root, text):
     """A new version of the lesson, as `make build` and `git pull` bring it."""
     (root / "lessons" / "01.py").write_text(text)
     notebook = student_version(read_lesson(root / "lessons" / "01.py"))
-    build.write(notebook, root / "notebooks" / "01.ipynb")
+    lesson_files.write(notebook, root / "notebooks" / "01.ipynb")
     return notebook
 
 

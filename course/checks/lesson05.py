@@ -9,7 +9,7 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensor
 
 import coatnet
-from coatnet import CoAtNetConfig, MBConv, RelativePositionBias, TransformerBlock
+from coatnet import CoAtNetConfig, MBConv, RelativePositionBias, TransformerBlock, attention
 from course.checking import CheckFailed, exercise, students_code
 from course.comparing import compare
 
@@ -44,14 +44,14 @@ def _explained(look_at=""):
 @contextmanager
 def small_grids(limit=4096):
     """Refuses bias tables for grids of more places: the index of a large one fills the memory."""
-    make_index = coatnet.relative_position_index
+    make_index = attention.relative_position_index
 
     def checked(height, width, device=None):
         if height * width > limit:
             raise ValueError(f"a bias table for {height} x {width} places")
         return make_index(height, width, device)
 
-    with patch.object(coatnet, "relative_position_index", checked):
+    with patch.object(attention, "relative_position_index", checked):
         yield
 
 

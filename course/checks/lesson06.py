@@ -8,6 +8,7 @@ from torch import nn
 
 import coatnet
 from coatnet import CONFIGS, CoAtNet, CoAtNetConfig
+from coatnet.timm_weights import TIMM_NAMES
 from course.checking import CheckFailed, exercise, students_code
 from course.checks.lesson05 import small_grids
 from course.comparing import compare, in_order, randomise, require_eps
@@ -30,7 +31,7 @@ def _timm_model(name):
 
 def rename(name):
     """The reference of exercise 1: timm's name -> ours."""
-    for theirs, ours in coatnet.TIMM_NAMES.items():
+    for theirs, ours in TIMM_NAMES.items():
         name = name.replace(theirs, ours)
     return name
 

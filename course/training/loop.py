@@ -1,132 +1,34 @@
-"""The training loop of every lesson: `fit`, `evaluate`, and what a run will cost, `estimate`.
+"""The training loop of every lesson.
 
 `fit` runs in one process or, started by `accelerate launch`, in several that share each batch.
 """
 
-import copy
 import itertools
 import math
 import signal
-import sys
 import threading
 import time
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from accelerate import Accelerator
 from accelerate.utils import gather_object
-from torch import Tensor
-from tqdm import tqdm
 
 from course.checkpoints import load_checkpoint, random_state, save_checkpoint, set_random_state
-from course.synced import separate_batch_norm, synchronise_batch_norm
+from course.training.batch_norm import separate_batch_norm, synchronise_batch_norm
+from course.training.evaluation import (
+    _evaluate_together,
+    in_words,
+    pick_device,
+    progress,
+    require_logits,
+)
+from course.training.history import Epoch, History, Sums
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
-
-
-class Evaluation(NamedTuple):
-    """Mean cross-entropy, share of right answers in [0, 1], and the predicted classes [N]."""
-
-    loss: float
-    accuracy: float
-    predictions: Tensor
-
-
-@dataclass
-class Epoch:
-    """Means over one pass through the training data; accuracies in [0, 1]."""
-
-    loss: float
-    accuracy: float
-    seconds: float
-    held_out: Evaluation | None = None
-
-    def __str__(self):
-        line = f"Loss: {self.loss:.4f} | Acc: {self.accuracy:.4f} | Time: {self.seconds:.1f}s"
-        if self.held_out is not None:
-            line += f" | Held-out acc: {self.held_out.accuracy:.4f}"
-        return line
-
-
-@dataclass
-class Sums:
-    """What has been added up since the epoch began."""
-
-    steps: int = 0
-    images: int = 0
-    loss: float = 0.0
-    correct: float = 0.0
-    seconds: float = 0.0
-
-
-@dataclass
-class History:
-    """What a run was like: the loss of every step, every epoch, and the seconds of training."""
-
-    losses: list[float] = field(default_factory=list)
-    seconds: float = 0.0
-    epochs: list[Epoch] = field(default_factory=list)
-    current: Sums = field(default_factory=Sums)  # of the epoch that is under way
-    finished: bool = False  # whether the run reached its end
-
-    @classmethod
-    def from_dict(cls, state):
-        """The inverse of `dataclasses.asdict`."""
-        epochs = [Epoch(**epoch) for epoch in state["epochs"]]
-        for epoch in epochs:
-            epoch.held_out = epoch.held_out and Evaluation(*epoch.held_out)
-        return cls(state["losses"], state["seconds"], epochs, Sums(**state["current"]))
-
-
-class MovingAverage:
-    """A copy of `model` whose weights are an exponential moving average of the model's.
-
-    After t updates: average <- d * average + (1 - d) * weights, d = min(decay, (1 + t) / (10 + t)),
-    so that the untrained weights are soon forgotten, as in TensorFlow's ExponentialMovingAverage.
-    Running statistics are averaged too; counters are copied.
-    """
-
-    def __init__(self, model, decay=0.999):
-        self.model = copy.deepcopy(model).eval().requires_grad_(False)
-        self.decay = decay
-        self.updates = 0
-
-    def update(self, model):
-        decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
-        self.updates += 1
-        update_average(self.model, model, decay)
-
-    def state_dict(self):
-        return {"model": self.model.state_dict(), "updates": self.updates}
-
-    def load_state_dict(self, state):
-        self.model.load_state_dict(state["model"])
-        self.updates = state["updates"]
-
-
-@torch.no_grad()
-def update_average(average, model, decay):
-    """average <- decay * average + (1 - decay) * model, in place, for all weights and statistics.
-
-    Both are modules of one kind. What is no fraction, such as BatchNorm's counters, is copied.
-    """
-    new = model.state_dict()
-    for name, value in average.state_dict().items():
-        if value.is_floating_point():
-            value.lerp_(new[name], 1 - decay)
-        else:
-            value.copy_(new[name])
-
-
-def pick_device():
-    """The best device at hand: "cuda", then "mps", then "cpu"."""
-    if torch.cuda.is_available():
-        return "cuda"
-    return "mps" if torch.backends.mps.is_available() else "cpu"
 
 
 def fit(
@@ -351,19 +253,6 @@ def _forward(model, images, targets, num_classes, precision, label_smoothing):
     return loss, (logits.argmax(dim=1) == targets).sum().float()
 
 
-def _evaluate_together(model, data, device, processes, rank):
-    """`evaluate`, of which each process does its share."""
-    share = slice(rank, None, processes)
-    part = replace(data, images=data.images[share], targets=data.targets[share])
-    results = gather_object([evaluate(model, part, device=device, hidden=rank > 0)])
-    predictions = torch.empty(len(data), dtype=torch.int64)
-    for place, result in enumerate(results):
-        predictions[place::processes] = result.predictions
-    loss = sum(result.loss * len(result.predictions) for result in results) / len(data)
-    accuracy = (predictions == data.targets.cpu()).float().mean().item()
-    return Evaluation(loss, accuracy, predictions)
-
-
 def _state(history, model, optimizer, average, random_states):
     """All that the rest of a run depends on, apart from the arguments of `fit`.
 
@@ -441,72 +330,3 @@ def warmup_cosine(share, warmup=0.1):
     if share < warmup:
         return share / warmup
     return (1 + math.cos(math.pi * (share - warmup) / (1 - warmup))) / 2
-
-
-@torch.no_grad()
-def evaluate(model, data, *, batch_size=256, device=None, hidden=False):
-    """The `Evaluation` of `model` on all of `data`, in eval mode; the model's mode stays as it was.
-
-    `device` is by default the one that the model is on. `hidden` leaves the progress bar away.
-    """
-    device = device or next(model.parameters()).device
-    was_training = model.training
-    model.to(device).eval()
-    loss_sum, predictions = 0.0, []
-    with progress(math.ceil(len(data) / batch_size), "Evaluating", hidden=hidden) as bar:
-        for images, targets in data.batches(batch_size, device=device):
-            logits = model(images)
-            require_logits(logits, len(data.classes))
-            loss_sum += F.cross_entropy(logits, targets, reduction="sum").item()
-            predictions.append(logits.argmax(dim=1).cpu())
-            bar.update()
-    model.train(was_training)
-    predictions = torch.cat(predictions)
-    accuracy = (predictions == data.targets.cpu()).float().mean().item()
-    return Evaluation(loss_sum / len(data), accuracy, predictions)
-
-
-def estimate(model, train, *, epochs, batch_size=32, device=None):
-    """Seconds that `fit` would take, from two steps of a copy of the model; also printed."""
-    device = device or pick_device()
-    steps = math.ceil(len(train) / batch_size)
-    model = copy.deepcopy(model).to(device).train()
-    for images, targets in itertools.islice(train.batches(batch_size, device=device), 2):
-        started = time.perf_counter()  # the first step warms up, the second one counts
-        F.cross_entropy(model(images), targets).backward()
-        next(model.parameters()).grad.sum().item()  # waits for the device
-    seconds = (time.perf_counter() - started) * steps * epochs
-    print(
-        f"{epochs} epochs of {steps:,} steps on {device}: about {in_words(seconds)}. "
-        "Interrupt the kernel to stop early; the model keeps what it has learned."
-    )
-    return seconds
-
-
-def in_words(seconds):
-    """A duration as one reads it: "40 s", "12 min", "3.5 h"."""
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
-
-
-def progress(total, description, done=0, hidden=False):
-    """A progress bar that vanishes when it is done; `done` of `total` are so already."""
-    return tqdm(
-        total=total,
-        desc=description,
-        initial=done,
-        disable=hidden,
-        leave=False,
-        mininterval=0.5,
-        file=sys.stdout,
-    )
-
-
-def require_logits(logits, num_classes):
-    """Raises ValueError unless `logits` is [B, num_classes]."""
-    if logits.ndim != 2 or logits.shape[1] != num_classes:
-        raise ValueError(
-            f"the model gives {list(logits.shape)}, but the data has {num_classes} classes: "
-            f"build it with num_classes={num_classes}"
-        )
