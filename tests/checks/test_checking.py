@@ -2,12 +2,12 @@
 
 import pytest
 import torch
-from answers import define
 from IPython.testing.globalipapp import get_ipython
 from torch import nn
 
 from course import comparing
 from course.checking import CheckFailed, NotAttempted, exercise, yours
+from tests.checks.harness import define
 
 
 class Double(nn.Module):
@@ -223,3 +223,8 @@ def test_outcomes_are_shown_without_a_traceback(capsys):
     for text in (*shown, *shown_too):
         assert "Traceback" not in text
         assert "checking.py" not in text
+
+
+def test_weights_that_do_not_fit_are_listed():
+    with pytest.raises(ValueError, match=r"missing \[\[5\].*not expected \[\[6\]"):
+        comparing.take_weights(nn.Linear(4, 6), nn.Linear(4, 5))

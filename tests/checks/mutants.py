@@ -1,4 +1,6 @@
-"""Do the checks catch wrong answers that nobody thought of? python tests/mutants.py [EXERCISE ...]
+"""Do the checks catch wrong answers that nobody thought of?
+
+    python -m tests.checks.mutants [EXERCISE ...]
 
 Changes each solution in every small way that it knows: an operand, a layer, a statement or an
 argument dropped or swapped, a constant, an operator, a condition, a class changed. Each mutant goes
@@ -11,17 +13,15 @@ import argparse
 import ast
 import copy
 import difflib
-import importlib
 import signal
 import sys
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from io import StringIO
-from pathlib import Path
 
 from course.checking import CheckFailed, NotAttempted
+from tests.checks.harness import lessons
 
-HERE = Path(__file__).parent
 SECONDS = 20  # a mutant may loop for ever
 OTHERS = {  # names, and what they may be mistaken for
     "GELU": ["ReLU", "Identity"],
@@ -139,7 +139,7 @@ EQUIVALENT = {
 
 
 # The mistakes that a check must be able to tell apart: (exercise, what the likely row says); the
-# wrong answer stands in the table of that lesson's test
+# wrong answer stands in the table of that lesson
 PITFALLS = {
     "attention not scaled": ("attention-head", "not scaled"),
     "attention scaled by the model width": ("attention-head", "model width"),
@@ -333,19 +333,12 @@ def try_out(run_check, exercise, mutant):
 def pitfalls():
     """For each pitfall whether the check's likely row names it: pairs (pitfall, True or False)."""
     for pitfall, (exercise, words) in PITFALLS.items():
-        lesson = next(lesson for lesson in lessons() if exercise in lesson.CHECKS)
-        _, old, new, _ = next(w for w in lesson.WRONG if w[0] == exercise and w[-1] == words)
-        answer = lesson.SOLUTIONS[exercise].replace(old, new)
+        lesson = next(lesson for lesson in lessons() if exercise in lesson.checks)
+        _, old, new, _ = next(w for w in lesson.wrong if w[0] == exercise and w[-1] == words)
+        answer = lesson.solutions[exercise].replace(old, new)
         result = try_out(lesson.run_check, exercise, Mutant(answer, new))
         likely = result.message.partition("likely")[2].partition("look at")[0]
         yield pitfall, words in likely
-
-
-def lessons():
-    """The modules that test a lesson's checks: each has SOLUTIONS, CHECKS and run_check."""
-    sys.path.insert(0, str(HERE))
-    for path in sorted(HERE.glob("test_checks_lesson*.py")):
-        yield importlib.import_module(path.stem)
 
 
 def is_equivalent(exercise, mutant):
@@ -361,12 +354,12 @@ def main():
     print("|---|---|---|---|---|---|")
     total, holes = [], []
     for lesson in lessons():
-        for exercise in lesson.CHECKS:
+        for exercise in lesson.checks:
             if options.exercises and exercise not in options.exercises:
                 continue
             results = [
                 try_out(lesson.run_check, exercise, mutant)
-                for mutant in mutants(lesson.SOLUTIONS[exercise])
+                for mutant in mutants(lesson.solutions[exercise])
             ]
             real = [r for r in results if not is_equivalent(exercise, r.mutant)]
             caught = [r for r in real if r.outcome == "caught"]

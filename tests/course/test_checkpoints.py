@@ -13,13 +13,13 @@ from functools import partial
 
 import pytest
 import torch
-from test_training import dataset
 from torch import nn
 
 from course import training
 from course.augmentation import flip_and_crop, mixup
 from course.checkpoints import load_checkpoint, save_checkpoint
 from course.train import main
+from tests.course.test_training import dataset
 
 
 def model_of(seed=0):

@@ -10,10 +10,10 @@ import sys
 
 import nbformat
 import pytest
-from answers import exercise_cells
 from nbclient import NotebookClient
 
 from course import build, lesson_files
+from tests.checks.harness import exercise_cells
 
 LESSONS = [path.stem for path in sorted((lesson_files.ROOT / "lessons").glob("*.py"))]
 

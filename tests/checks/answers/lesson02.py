@@ -1,39 +1,4 @@
-"""Lesson 2's checks: typical wrong answers are named, right ones in other styles pass."""
-
-import answers
-import pytest
-from answers import changed, exercise_cells
-
-from course.checking import CheckFailed, NotAttempted
-from course.checks import lesson02
-from course.lesson_files import student_version
-
-LESSON = "02_cnn_stem_hybrid"
-SOLUTIONS = exercise_cells(LESSON)
-CHECKS = {
-    "cnn-stem": (lesson02.cnn_stem, "CNNStem"),
-    "coatnet-hybrid": (lesson02.coatnet_hybrid, "CoAtNEt"),
-}
-
-
-def run_check(exercise, source):
-    answers.run_check(LESSON, CHECKS, exercise, source)
-
-
-@pytest.mark.parametrize("exercise", CHECKS)
-def test_solution_passes(exercise, capsys):
-    run_check(exercise, SOLUTIONS[exercise])
-    out = capsys.readouterr().out
-    assert out.startswith("✓ ")
-    assert "the reference's values" in out
-
-
-@pytest.mark.parametrize("exercise", CHECKS)
-def test_placeholder_is_not_attempted(exercise):
-    empty = exercise_cells(LESSON, student_version)[exercise]
-    with pytest.raises(NotAttempted, match="not attempted yet"):
-        run_check(exercise, empty)
-
+"""Lesson 2: wrong answers with what their message says, and right ones in other styles."""
 
 TOKENS = "self.stem(x).flatten(2).transpose(1, 2)"
 IN_FRONT = "torch.cat([self.cls_token.expand(len(x), -1, -1), x], dim=1)"
@@ -65,39 +30,26 @@ WRONG = [
     ("coatnet-hybrid", "nn.Dropout(dropout)", "nn.Dropout()", "differ"),
     ("coatnet-hybrid", "4 * num_hiddens", "num_hiddens", "4 times as wide"),
 ]  # fmt: skip
-
-
-@pytest.mark.parametrize(("exercise", "old", "new", "says"), WRONG)
-def test_wrong_answer_is_named(exercise, old, new, says):
-    with pytest.raises(CheckFailed) as failure:
-        run_check(exercise, changed(SOLUTIONS[exercise], old, new))
-    assert says in str(failure.value)
-
-
-def test_relu_everywhere_is_named():
-    with pytest.raises(CheckFailed, match="ReLU instead of GELU"):
-        run_check("cnn-stem", SOLUTIONS["cnn-stem"].replace("nn.GELU()", "nn.ReLU()"))
-
-
-def test_gelu_before_every_norm_is_named():
-    source = SOLUTIONS["cnn-stem"]
-    for width in ("64", "128", "num_hiddens"):
-        norm = f"nn.BatchNorm2d({width}),\n            nn.GELU(),"
-        source = changed(source, norm, f"nn.GELU(),\n            nn.BatchNorm2d({width}),")
-    with pytest.raises(CheckFailed, match="GELU comes before BatchNorm"):
-        run_check("cnn-stem", source)
-
-
-def test_no_padding_anywhere_is_named():
-    with pytest.raises(CheckFailed, match="padding 0 loses the border"):
-        run_check("cnn-stem", SOLUTIONS["cnn-stem"].replace(", padding=1", ""))
-
-
-RIGHT = [
+# exercise, pairs of texts, each replaced wherever it stands, and what the message says
+SEVERAL = [
+    ("cnn-stem", [("nn.GELU()", "nn.ReLU()")], "ReLU instead of GELU"),
     (
         "cnn-stem",
-        "a loop, without the biases that BatchNorm makes idle",
-        """
+        [
+            (
+                f"nn.BatchNorm2d({width}),\n            nn.GELU(),",
+                f"nn.GELU(),\n            nn.BatchNorm2d({width}),",
+            )
+            for width in ("64", "128", "num_hiddens")
+        ],
+        "GELU comes before BatchNorm",
+    ),
+    ("cnn-stem", [(", padding=1", "")], "padding 0 loses the border"),
+]
+
+RIGHT = {
+    "cnn-stem": {
+        "a loop, without the biases that BatchNorm makes idle": """
 class CNNStem(nn.Module):
     def __init__(self, num_hiddens):
         super().__init__()
@@ -111,11 +63,7 @@ class CNNStem(nn.Module):
             x = F.gelu(block(x))
         return x
 """,
-    ),
-    (
-        "cnn-stem",
-        "norms registered before the convolutions",
-        """
+        "norms registered before the convolutions": """
 class CNNStem(nn.Module):
     def __init__(self, num_hiddens):
         super().__init__()
@@ -130,22 +78,14 @@ class CNNStem(nn.Module):
             x = nn.functional.gelu(norm(conv(F.pad(x, (1, 1, 1, 1)))))
         return x
 """,
-    ),
-    (
-        "cnn-stem",
-        "a subclass of nn.Sequential",
-        """
+        "a subclass of nn.Sequential": """
 class CNNStem(nn.Sequential):
     def __init__(self, num_hiddens):
         def layer(a, b):
             return [nn.Conv2d(a, b, 3, stride=2, padding=1), nn.BatchNorm2d(b), nn.GELU()]
         super().__init__(*layer(3, 64), *layer(64, 128), *layer(128, num_hiddens))
 """,
-    ),
-    (
-        "cnn-stem",
-        "lazy layers",
-        """
+        "lazy layers": """
 class CNNStem(nn.Module):
     def __init__(self, num_hiddens):
         super().__init__()
@@ -157,11 +97,9 @@ class CNNStem(nn.Module):
     def forward(self, x):
         return self.net(x)
 """,
-    ),
-    (
-        "coatnet-hybrid",
-        "tokens by einsum, positions in an embedding",
-        """
+    },
+    "coatnet-hybrid": {
+        "tokens by einsum, positions in an embedding": """
 class CoAtNEt(nn.Module):
     def __init__(self, img_size, patch_size, num_hiddens, num_heads, num_classes,
                  depth=6, dropout=0.1):
@@ -180,11 +118,7 @@ class CoAtNEt(nn.Module):
         tokens = torch.cat((self.cls.repeat(len(tokens), 1, 1), tokens), 1) + self.pos.weight
         return self.head(self.encoder(self.drop(tokens))[:, 0, :])
 """,
-    ),
-    (
-        "coatnet-hybrid",
-        "the number of tokens read off a forward pass",
-        """
+        "the number of tokens read off a forward pass": """
 class CoAtNEt(nn.Module):
     def __init__(self, img_size, patch_size, num_hiddens, num_heads, num_classes,
                  depth=6, dropout=0.1):
@@ -206,11 +140,7 @@ class CoAtNEt(nn.Module):
         x = torch.cat([self.cls.expand(len(x), 1, -1), x], dim=1)
         return self.head(self.rest(x + self.pos)[:, 0])
 """,
-    ),
-    (
-        "coatnet-hybrid",
-        "a ViT in small steps",
-        """
+        "a ViT in small steps": """
 class CoAtNEt(nn.Module):
     def __init__(self, img_size, patch_size, num_hiddens, num_heads, num_classes,
                  depth=6, dropout=0.1):
@@ -233,15 +163,5 @@ class CoAtNEt(nn.Module):
         x = nn.functional.dropout(x + first + self.positions, self.dropout, self.training)
         return self.head(self.encoder(x)[:, 0])
 """,
-    ),
-]
-
-
-@pytest.mark.parametrize(
-    ("exercise", "source"),
-    [(e, s) for e, _, s in RIGHT],
-    ids=[f"{e}: {name}" for e, name, _ in RIGHT],
-)
-def test_right_answer_in_another_style_passes(exercise, source, capsys):
-    run_check(exercise, source)
-    assert capsys.readouterr().out.startswith("✓ ")
+    },
+}

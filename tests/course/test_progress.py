@@ -7,10 +7,10 @@ import sys
 
 import nbformat
 import pytest
-from answers import exercise_cells
 
 from course import lesson_files, progress
 from course.lesson_files import read_lesson, student_version
+from tests.checks.harness import exercise_cells
 
 NAMES = [f"answer_{letter}" for letter in "abcdefghijklmno"]
 FIRST = """# %% [markdown]

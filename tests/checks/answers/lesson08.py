@@ -1,38 +1,4 @@
-"""Lesson 8's checks: typical wrong answers are named, right ones in other styles pass."""
-
-import answers
-import pytest
-from answers import changed, exercise_cells
-
-from course.checking import CheckFailed, NotAttempted
-from course.checks import lesson08
-from course.lesson_files import student_version
-
-LESSON = "08_looking_inside"
-SOLUTIONS = exercise_cells(LESSON)
-CHECKS = {
-    "reading": (lesson08.reading, "attention_weights"),
-    "field": (lesson08.field, "receptive_field"),
-    "sweep": (lesson08.sweep, "resolution_sweep"),
-}
-
-
-def run_check(exercise, source):
-    answers.run_check(LESSON, CHECKS, exercise, source)
-
-
-@pytest.mark.parametrize("exercise", CHECKS)
-def test_solution_passes(exercise, capsys):
-    run_check(exercise, SOLUTIONS[exercise])
-    assert capsys.readouterr().out.startswith("✓ ")
-
-
-@pytest.mark.parametrize("exercise", CHECKS)
-def test_placeholder_is_not_attempted(exercise):
-    empty = exercise_cells(LESSON, student_version)[exercise]
-    with pytest.raises(NotAttempted, match="not attempted yet"):
-        run_check(exercise, empty)
-
+"""Lesson 8: wrong answers with what their message says, and right ones in other styles."""
 
 INPUT = "block.pool(block.norm1(x))"
 SCORES = "q @ k.transpose(-2, -1) * HEAD_DIM**-0.5 + bias"
@@ -102,19 +68,9 @@ WRONG = [
     ("sweep", "return shares", "shares", "no `return`"),
     ("sweep", "    return shares", "        return shares", "shares, one a size"),
 ]  # fmt: skip
-
-
-@pytest.mark.parametrize(("exercise", "old", "new", "says"), WRONG)
-def test_wrong_answer_is_named(exercise, old, new, says):
-    with pytest.raises(CheckFailed) as failure:
-        run_check(exercise, changed(SOLUTIONS[exercise], old, new))
-    assert any(words in str(failure.value) for words in says.split("|")), failure.value
-
-
 RIGHT = {
-    "reading": [
-        # einsum
-        """
+    "reading": {
+        "einsum": """
 def attention_weights(block, x):
     y = block.attention.qkv(block.pool(block.norm1(x)))
     batch, _, h, w = y.shape
@@ -122,8 +78,7 @@ def attention_weights(block, x):
     scores = torch.einsum("bhdn,bhdm->bhnm", y[:, :, 0], y[:, :, 1]) / 32**0.5
     return F.softmax(scores + block.attention.position_bias(h, w)[None], dim=3)
 """,
-        # head by head
-        """
+        "head by head": """
 def attention_weights(block, x):
     x = block.norm1(x)
     x = block.pool(x)
@@ -138,8 +93,7 @@ def attention_weights(block, x):
         maps.append(scores.softmax(-1))
     return torch.stack(maps, dim=1)
 """,
-        # the exponential written out, in two halves of an equation
-        """
+        "the exponential written out, in two halves of an equation": """
 @torch.no_grad()
 def attention_weights(block, x):
     a = block.attention
@@ -150,9 +104,9 @@ def attention_weights(block, x):
     scores = (scores - scores.amax(-1, keepdim=True)).exp()
     return scores / scores.sum(-1, keepdim=True)
 """,
-    ],
-    "field": [
-        """
+    },
+    "field": {
+        "detach, and a list for autograd.grad": """
 def receptive_field(features, images):
     x = images.detach().requires_grad_(True)
     y = features(x)
@@ -161,8 +115,7 @@ def receptive_field(features, images):
     total = g.abs().sum((0, 1))
     return total / total.sum()
 """,
-        # one image after the other
-        """
+        "one image after the other": """
 def receptive_field(features, images):
     field = 0
     for image in images:
@@ -173,8 +126,7 @@ def receptive_field(features, images):
         field = field + gradient.abs().sum(dim=0)
     return field / field.sum()
 """,
-        # a weight of one in the middle
-        """
+        "a weight of one in the middle": """
 def receptive_field(features, images):
     images = images.clone().requires_grad_()
     grid = features(images)
@@ -183,9 +135,9 @@ def receptive_field(features, images):
     gradient = torch.autograd.grad(grid, images, grad_outputs=ones)[0]
     return F.normalize(gradient.abs().flatten(0, 1).mean(0).flatten(), p=1, dim=0).view(images.shape[2:])
 """,
-    ],
-    "sweep": [
-        """
+    },
+    "sweep": {
+        "a function for each size": """
 @torch.no_grad()
 def resolution_sweep(model, images, targets, sizes):
     model.train(False)
@@ -194,8 +146,7 @@ def resolution_sweep(model, images, targets, sizes):
         return float((model(small).max(dim=1)[1] == targets).double().mean())
     return [share(side) for side in sizes]
 """.replace("nn.functional", "torch.nn.functional"),
-        # in batches
-        """
+        "in batches": """
 def resolution_sweep(model, images, targets, sizes):
     model.eval()
     answer = []
@@ -208,8 +159,7 @@ def resolution_sweep(model, images, targets, sizes):
         answer.append(right / len(images))
     return answer
 """,
-        # torchvision's resize, a tuple of tensors
-        """
+        "torchvision's resize, a tuple of tensors": """
 from torchvision.transforms.v2.functional import resize
 def resolution_sweep(model, images, targets, sizes):
     model.eval()
@@ -217,13 +167,5 @@ def resolution_sweep(model, images, targets, sizes):
         logits = [model(resize(images, [s, s], antialias=True)) for s in sizes]
     return tuple(torch.mean((l.argmax(1) == targets).float()) for l in logits)
 """,
-    ],
+    },
 }
-
-
-@pytest.mark.parametrize(
-    ("exercise", "source"), [(name, text) for name, texts in RIGHT.items() for text in texts]
-)
-def test_right_answer_in_another_style_passes(exercise, source, capsys):
-    run_check(exercise, source)
-    assert capsys.readouterr().out.startswith("✓ ")

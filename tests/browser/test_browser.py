@@ -17,9 +17,9 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from answers import exercise_cells
 
 from course.lesson_files import ROOT
+from tests.checks.harness import exercise_cells
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
