@@ -5,7 +5,10 @@ BIN := .venv/bin
 # In a container one often is root, which Jupyter wants to be told.
 AS_ROOT := $(if $(filter 0,$(shell id -u)),--allow-root)
 
-.PHONY: learn update progress test build bench clean
+# Idle threads sleep instead of spinning; beside other work it is worth up to a factor of 50.
+export OMP_WAIT_POLICY ?= PASSIVE
+
+.PHONY: learn update progress test quick build bench clean
 
 learn: .venv/ready  ## open the course; NO_BROWSER=1 on a server, PORT=8899 for another port
 	$(BIN)/python -m course.update --only-missing
@@ -18,9 +21,13 @@ update: .venv/ready  ## after git pull: carry your answers over to the newer les
 progress: .venv/ready  ## what became of each exercise
 	$(BIN)/python -m course.progress
 
-test: .venv/ready  ## all that is proven
+test: .venv/dev  ## all that is proven
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
-	$(BIN)/python -m pytest --durations=15
+	$(BIN)/python -m pytest -n auto --durations=15
+
+quick: .venv/dev  ## what is proven in a minute, for each save: no kernels, no training
+	$(BIN)/ruff check . && $(BIN)/ruff format --check .
+	$(BIN)/python -m pytest tests -q -n auto -m "not slow"
 
 build: .venv/ready  ## lessons/ -> notebooks/ and solutions/
 	$(BIN)/python -m course.build
@@ -43,4 +50,8 @@ clean:
 	@echo "Setting up .venv: some minutes the first time"
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install -r requirements.txt
+	touch $@
+
+.venv/dev: .venv/ready
+	$(BIN)/python -m pip install -e ".[dev]"
 	touch $@
