@@ -138,7 +138,7 @@ def exercises_of(lesson):
     found, title, cells = [], "", []
     for cell in lesson.cells:
         heading = re.search(r"^#+ Exercise \d+ · (.+?) \(", cell.source, re.MULTILINE)
-        title = heading[1] if heading else title
+        title = heading[1].replace("`", "") if heading else title
         if cell.id.startswith("exercise-"):
             cells.append(cell.id)
         elif cell.id.startswith("check-"):

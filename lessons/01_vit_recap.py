@@ -404,7 +404,7 @@ class TransformerEncoder(nn.Sequential):
 
 
 # %% [markdown]
-# ### Exercise 6 · ViT (20 min, ★★★)
+# ### Exercise 6 · Vision Transformer (20 min, ★★★)
 #
 # The encoder's `mlp_dim` is 4 times `num_hiddens`. `ClassificationHead(num_hiddens, num_classes)`,
 # a norm and a linear layer on `[B, D]`, is imported for you.

@@ -115,7 +115,7 @@ for axis, (name, layer) in zip(axes, layers.items()):
 # %% [markdown]
 # On the left everything moves with everything. On the right there is the diagonal and nothing else.
 #
-# ### Exercise 2 · The same by hand (10 min, ★★☆)
+# ### Exercise 2 · Depthwise by hand (10 min, ★★☆)
 #
 # To be sure that there is no magic in `groups`, write it as a loop over channels: cut out channel
 # `c`, convolve it with its kernel, put the results side by side.

@@ -57,7 +57,7 @@ for name, one, linear in zip("qkv", (q, k, v), linears):
 # $$\underbrace{[\,q_1 \; k_1 \; v_1}_{\text{head 1}} \;\; \underbrace{q_2 \; k_2 \; v_2}_{\text{head 2}} \;\; \dots ]
 # \qquad \text{each of } d \text{ channels, in CoAtNet } d = 32 .$$
 #
-# ### Exercise 1 · Q, K, V (10 min, ★★☆)
+# ### Exercise 1 · Q, K and V in one convolution (10 min, ★★☆)
 #
 # <details><summary>Hint 1: the layer</summary>
 #
@@ -130,7 +130,7 @@ check.qkv(QKV)
 #
 # $$\text{index}_{ij} = (r_i - r_j + H - 1) \cdot (2W - 1) + (c_i - c_j + W - 1) .$$
 #
-# ### Exercise 2 · The relative position index (15 min, ★★☆)
+# ### Exercise 2 · Relative position index (15 min, ★★☆)
 #
 # Pixels are numbered row by row, as `flatten` does. It must work for any $H$ and $W$.
 #
@@ -187,7 +187,7 @@ axis.set(xlabel="key j", ylabel="query i", xticks=range(12), yticks=range(12))
 colours = figure.colorbar(picture, label="entry of the table")
 
 # %% [markdown]
-# ### Exercise 3 · The bias (10 min, ★★☆)
+# ### Exercise 3 · Relative position bias (10 min, ★★☆)
 #
 # The table is learned: a parameter `[num_heads, 2H - 1, 2W - 1]`, **a table for each head**. The index is
 # arithmetic: no parameter, but a *buffer*, `self.register_buffer("index", ...)`, which moves to the
@@ -290,7 +290,7 @@ check.attention_written_out(relative_attention)
 # `[N, N]` weights of all heads at once, which saves memory, and time on most machines. Its `attn_mask`
 # is *added* to the scaled scores when it is a tensor of floating point numbers: just what we need.
 #
-# ### Exercise 5 · The same, fused (5 min, ★☆☆)
+# ### Exercise 5 · Relative attention, fused (5 min, ★☆☆)
 #
 # <details><summary>Hint</summary>
 #
@@ -311,7 +311,7 @@ def fused_attention(q, k, v, bias):
 check.attention_fused(fused_attention)
 
 # %% [markdown]
-# ### Exercise 6 · The module (15 min, ★★☆)
+# ### Exercise 6 · RelativeAttention (15 min, ★★☆)
 #
 # Put the parts together: `QKV`, the bias, the attention, and a last 1 x 1 convolution that mixes the
 # heads, as the output layer did in lesson 1. There are `out_channels // 32` heads of 32 channels.
@@ -372,7 +372,7 @@ check.attention_module(RelativeAttention)
 # 3: the same pooling, then a 1 x 1 convolution with bias where the number of channels changes.
 # (The paper pools by maximum; timm, and so we, by mean.)
 #
-# ### Exercise 7 · The transformer block (20 min, ★★★)
+# ### Exercise 7 · TransformerBlock (20 min, ★★★)
 #
 # Imported for you: `LayerNorm2d(channels, eps=1e-6)`, a LayerNorm over the channels of each pixel, and
 # `FeedForward2d(channels)`, lesson 1's feed-forward layers at each pixel, 4 times as wide inside. Both

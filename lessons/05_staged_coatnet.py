@@ -83,7 +83,7 @@ print([f"{c * s * s:,}" for _, c, s in PLAN.values()], "numbers")
 # that a norm here would be normalised once more. For the same reason neither convolution needs a bias:
 # what stands behind it subtracts a mean anyway, or has a shift of its own.
 #
-# ### Exercise 1 · Stem (10 min, ★☆☆)
+# ### Exercise 1 · The stem (10 min, ★☆☆)
 #
 # A `CoAtNetConfig` says what tells one CoAtNet from another. Four of its fields matter in this lesson:
 #

@@ -53,7 +53,8 @@ def imports(name):
 class Lesson:
     """A lesson's exercises by name, such as "mbconv".
 
-    solutions: each one's source. checks: each one's check and the name of its answer.
+    solutions: each one's source. titles: as its heading has it. checks: each one's check and the
+        name of its answer.
     wrong: (exercise, text of the solution, what stands there instead, what the message says).
     several: (exercise, pairs of texts, each replaced wherever it stands, what the message says).
     right: for each exercise its right answers in other styles, by what is special about them.
@@ -67,10 +68,12 @@ class Lesson:
         self.name = name
         self.solutions = exercise_cells(name)
         self.placeholders = exercise_cells(name, lesson_files.student_version)
-        self.checks = {}
+        self.checks, self.titles = {}, {}
         for exercise in lesson_files.exercises_of(read(name)):
             call = exercise.call.removeprefix("check.")
-            self.checks[call.replace("_", "-")] = getattr(module, call), exercise.answer
+            name = call.replace("_", "-")
+            self.checks[name] = getattr(module, call), exercise.answer
+            self.titles[name] = exercise.title
         self.wrong = tables.WRONG
         self.several = getattr(tables, "SEVERAL", [])
         self.right = tables.RIGHT

@@ -21,7 +21,7 @@ RIGHT = [
 @pytest.mark.parametrize(("lesson", "exercise"), EXERCISES)
 def test_solution_passes(lesson, exercise, capsys):
     lesson.run_check(exercise, lesson.solutions[exercise])
-    assert capsys.readouterr().out.startswith("✓ ")
+    assert capsys.readouterr().out.startswith(f"✓ {lesson.titles[exercise]}: ")
 
 
 @pytest.mark.parametrize(("lesson", "exercise"), EXERCISES)
