@@ -22,7 +22,7 @@ progress: .venv/ready  ## what became of each exercise
 	$(BIN)/python -m course.progress
 
 test: .venv/dev  ## all that is proven
-	$(BIN)/ruff check . && $(BIN)/ruff format --check .
+	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
 	$(BIN)/python -m pytest -n auto --durations=15
 
 quick: .venv/dev  ## what is proven in a minute, for each save: no kernels, no training

@@ -65,8 +65,10 @@ LIKELY = {
     "out of bounds": "an index lies outside of the tensor: print its min() and max()",
 }
 
-_references = {}  # name of an answer -> (the reference's version, the exercises it builds on)
-_passed = {}  # name of an answer -> the student's version that passed its check last
+_references: dict[
+    str, tuple
+] = {}  # name of an answer -> (the reference's version, the exercises it builds on)
+_passed: dict = {}  # name of an answer -> the student's version that passed its check last
 
 
 def exercise(title, reference, to_write, builds_on=()):
