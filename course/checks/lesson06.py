@@ -738,7 +738,7 @@ def _model_mistakes(config, num_classes, image_size):
         ("every stage has one block; use config.depths", other(replace(config, depths=(1,) * 4))),
         ("a stage has one block too many: the strided one counts too",
          other(replace(config, depths=tuple(d + 1 for d in config.depths)))),
-        ("the transformer blocks do not get the `config`: config=config", 
+        ("the transformer blocks do not get the `config`: config=config",
          other(replace(config, attend_output=True, shortcut_bias=True))),
         ("the stem does not get the `config`, so that it has GELU", stem(activation="gelu")),
         ("the norm behind S4 is missing: LayerNorm2d(channels, eps=1e-6)",
