@@ -5,8 +5,10 @@ A lesson is a script in jupytext's percent format. Its solutions stand between n
 solution notebook the code, executed.
 """
 
+import copy
 import hashlib
 import re
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +17,22 @@ import nbformat
 
 ROOT = Path(__file__).parents[1]
 BEGIN, END = "### BEGIN SOLUTION", "### END SOLUTION"
+KERNEL = {  # all that JupyterLab would add by itself, but for Python's version: see `this_python`
+    "kernelspec": {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"},
+    "language_info": {
+        "codemirror_mode": {"name": "ipython", "version": 3},
+        "file_extension": ".py",
+        "mimetype": "text/x-python",
+        "name": "python",
+        "nbconvert_exporter": "python",
+        "pygments_lexer": "ipython3",
+    },
+}
+ALONE = """
+
+<sub>This notebook needs the course around it. If the next cell says `No module named 'course'`,
+open it with `make learn`, or run `%pip install git+ADDRESS` first, with the address of the course's
+repository.</sub>"""
 
 
 def read_lesson(path):
@@ -24,10 +42,7 @@ def read_lesson(path):
     that do not pair.
     """
     notebook = jupytext.read(path, fmt="py:percent")
-    notebook.metadata = {
-        "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
-        "language_info": {"name": "python"},
-    }
+    notebook.metadata = copy.deepcopy(KERNEL)
     notebook.nbformat, notebook.nbformat_minor = 4, 5
     exercises = []  # cells that wait for their check, which names them
     for place, cell in enumerate(notebook.cells):
@@ -49,7 +64,33 @@ def read_lesson(path):
             raise ValueError(f"{path.name}: {BEGIN} without {END}, in {cell.source!r}")
     if exercises:
         raise ValueError(f"{path.name}: an exercise has no check: {exercises[0].source!r}")
+    notebook.cells[0].source += ALONE
+    notebook.cells.append(nbformat.v4.new_markdown_cell(way_on(path), id="way-on"))
     return notebook
+
+
+def heading(path):
+    """A lesson's title: its first heading."""
+    found = re.search(r"^# # (.+)$", path.read_text(encoding="utf-8"), re.MULTILINE)
+    return found[1] if found else path.stem
+
+
+def way_on(path):
+    """The end of each lesson: the lessons before and after it, its solution, one's progress."""
+    lessons = sorted(path.parent.glob("*.py"))
+    place = lessons.index(path)
+    links = []
+    if place > 0:
+        before = lessons[place - 1]
+        links.append(f"← [{heading(before)}]({before.stem}.ipynb)")
+    links.append(f"[The solution](../solutions/{path.stem}.ipynb)")
+    if place + 1 < len(lessons):
+        after = lessons[place + 1]
+        links.append(f"[{heading(after)}]({after.stem}.ipynb) →")
+    progress = (
+        "What is passed and what is still to do, in all lessons: `make progress` in a terminal."
+    )
+    return f"---\n\n{' · '.join(links)}\n\n{progress}"
 
 
 def student_version(lesson):
@@ -57,6 +98,8 @@ def student_version(lesson):
     notebook = nbformat.from_dict(lesson)
     for cell in notebook.cells:
         cell.source = _with_placeholders(cell.source)
+        if cell.id.startswith("check-"):  # so that Run All goes on below an open exercise
+            cell.metadata["tags"] = [*cell.metadata["tags"], "raises-exception"]
     notebook.metadata["course"] = {"built": fingerprint(notebook)}
     return notebook
 
@@ -84,7 +127,20 @@ def solution_version(lesson):
     for cell in notebook.cells:
         lines = cell.source.splitlines()
         cell.source = "\n".join(line for line in lines if line.strip() not in (BEGIN, END))
+    last = notebook.cells[-1]
+    last.source = last.source.replace(
+        "[The solution](../solutions/", "[The exercises](../notebooks/"
+    )
     return notebook
+
+
+def this_python(notebook):
+    """Gives a notebook the version of the Python that runs, as JupyterLab does when it opens one.
+
+    Without it each notebook would count as changed as soon as it is opened.
+    """
+    version = ".".join(map(str, sys.version_info[:3]))
+    notebook.metadata["language_info"] = {**KERNEL["language_info"], "version": version}
 
 
 def sources(notebook):

@@ -4,7 +4,7 @@ Students work in work/, which git ignores: copies of notebooks/, made once. Afte
 changed, an update carries what they wrote over to the new lessons, cell by cell, and says what it
 could not put where it was. Nothing is ever lost: the copy as it was is kept in work/backup/.
 
-For each copy there are three versions: the base that it was made from (work/base/), the student's,
+For each copy there are three versions: the base that it was made from (work/.base/), the student's,
 and the new one. A cell is known by its id; an exercise also by the name that it defines.
 """
 
@@ -27,8 +27,10 @@ def update(root=lesson_files.ROOT, only_missing=False):
 
     The last element says whether every copy could be read.
     """
-    report, readable = [], True
-    work, base = root / "work", root / "work" / "base"
+    report, readable, made = [], True, []
+    work, base = root / "work", root / "work" / ".base"
+    if (work / "base").is_dir() and not base.exists():  # where it was, in everybody's file list
+        (work / "base").rename(base)
     base.mkdir(parents=True, exist_ok=True)
     for path in sorted((root / "notebooks").glob("*.ipynb")):
         name, copy = path.stem, work / path.name
@@ -36,8 +38,11 @@ def update(root=lesson_files.ROOT, only_missing=False):
         text = nbformat.writes(new) + "\n"
         if not copy.exists():
             # Somebody may have worked in notebooks/ itself: then that is what goes on in work/
-            write(copy, path.read_text(encoding="utf-8"))
+            first = nbformat.read(path, as_version=4)
+            lesson_files.this_python(first)
+            write(copy, nbformat.writes(first) + "\n")
             write(base / path.name, text)
+            made.append(name)
             if lesson_files.edited_by_hand(path):
                 report.append(f"{name}: your edits in notebooks/ go on in work/{path.name}")
             continue
@@ -62,6 +67,8 @@ def update(root=lesson_files.ROOT, only_missing=False):
         write(base / path.name, text)
         report.append(f"{name}: updated; the copy as it was is {kept.relative_to(root)}")
         report += [f"    {note}" for note in notes]
+    if made:
+        report.insert(0, f"new in work/, for you to work in: {', '.join(made)}")
     for copy in sorted(work.glob("*.ipynb")):
         if not (root / "notebooks" / copy.name).exists():
             report.append(f"{copy.stem}: no longer a lesson of the course; your copy stays")
@@ -136,6 +143,7 @@ def merge(old, student, new):
         cells += [nbformat.v4.new_markdown_cell(KEPT + text), *dropped]
         notes += [f"no longer in the lesson, now at its end: {title(cell)}" for cell in dropped]
     merged = nbformat.from_dict({**new, "cells": cells})
+    lesson_files.this_python(merged)
     merged.metadata.pop("course", None)  # the mark of an unedited notebook in notebooks/
     give_own_ids(merged.cells)
     return merged, notes
@@ -185,7 +193,7 @@ def settle(cell, own, before, notes):
     """The cells that stand where the lesson has `cell`: one, or two where both changed it."""
     if own is None or own.source.strip() in (cell.source.strip(), (before or "").strip()):
         if own is not None and own.source == cell.source:
-            return [with_id(own, cell.id)]  # with its outputs
+            return [with_tags(own, cell)]  # with its outputs
         return [cell]
     if before == cell.source:
         return [with_id(own, cell.id)]
@@ -209,6 +217,15 @@ def with_id(cell, cell_id):
     cell = nbformat.from_dict(cell)
     cell.id = cell_id
     return cell
+
+
+def with_tags(own, cell):
+    """The student's cell with the lesson's id and tags, which say for one how Run All takes it."""
+    own = with_id(own, cell.id)
+    own.metadata.pop("tags", None)
+    if "tags" in cell.metadata:
+        own.metadata["tags"] = cell.metadata["tags"]
+    return own
 
 
 def title(cell):

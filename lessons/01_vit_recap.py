@@ -13,9 +13,10 @@
 # - The one-line cell below each exercise checks it. It compares *values*, not just shapes: your
 #   class and a reference get the same random weights and must return the same numbers. Names and
 #   style are up to you.
+# - Stars say how hard: ★☆☆ follows from the text above it, ★★☆ takes a thought of your own, ★★★ paper
+#   and pencil. The minutes are for somebody who meets it for the first time.
 # - Stuck? Unfold the hints: first a nudge, then nearly the answer. Or go on: every other cell falls
-#   back on the reference until your own version passes. (*Run All* stops at the first open exercise;
-#   go cell by cell, with Shift + Enter.)
+#   back on the reference until your own version passes, and *Run All* goes on below open exercises.
 #
 # Shapes are written like `[B, N, D]`: **B** images, **N** tokens, **D** features a token.
 

@@ -54,6 +54,7 @@ def test_student_gets_placeholders_and_solution_gets_outputs(root):
         "exercise-square",
         "check-square",
         "cell-04",
+        "way-on",
     ]
     assert student["exercise-square"].source == (
         "def square(x):\n    # TODO: the square of x\n    pass  # your code here\n\n\n"
@@ -84,7 +85,7 @@ def test_only_changed_code_is_executed(root, capsys):
     build.build(root)
     assert capsys.readouterr().out == "01_small: code unchanged, outputs kept\n"
     solution = cells(root / "solutions" / "01_small.ipynb")
-    assert solution["cell-00"].source == "# Another lesson"
+    assert solution["cell-00"].source.startswith("# Another lesson\n")
     assert solution["cell-04"].outputs[0].text == "9 27\n"
     assert build.drift(root) == []
     build.build(root, execute_all=True)
@@ -99,6 +100,36 @@ def test_drift_sees_an_edited_lesson(root):
         "notebooks/01_small.ipynb is not what lessons/01_small.py gives",
         "solutions/01_small.ipynb is not what lessons/01_small.py gives",
     ]
+
+
+def test_run_all_goes_on_below_open_exercises_in_the_students_version_only(root):
+    build.build(root)
+    student, solution = (
+        cells(root / folder / "01_small.ipynb")["check-square"].metadata["tags"]
+        for folder in ("notebooks", "solutions")
+    )
+    assert student == ["check", "raises-exception"]
+    assert solution == ["check"]  # where a failing check has to stop the build
+
+
+def test_each_lesson_ends_with_the_way_on(root):
+    text = (root / "lessons" / "01_small.py").read_text()
+    for name, title in (("00_before", "Before"), ("02_after", "After")):
+        (root / "lessons" / f"{name}.py").write_text(text.replace("A lesson", title))
+    build.build(root)
+
+    def end(folder, name):
+        return cells(root / folder / f"{name}.ipynb")["way-on"].source.splitlines()[2]
+
+    assert end("notebooks", "01_small") == (
+        "← [Before](00_before.ipynb) · [The solution](../solutions/01_small.ipynb) · "
+        "[After](02_after.ipynb) →"
+    )
+    assert end("solutions", "01_small").split(" · ")[1] == (
+        "[The exercises](../notebooks/01_small.ipynb)"
+    )
+    assert "←" not in end("notebooks", "00_before")
+    assert "→" not in end("notebooks", "02_after")
 
 
 @pytest.mark.parametrize("folder", ["notebooks", "solutions"])

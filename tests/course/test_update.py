@@ -2,6 +2,7 @@
 
 import random
 import re
+import sys
 
 import nbformat
 import pytest
@@ -67,7 +68,7 @@ def root(tmp_path):
     (tmp_path / "lessons").mkdir()
     (tmp_path / "notebooks").mkdir()
     publish(tmp_path, LESSON)
-    assert update.update(tmp_path) == ([], True)
+    assert update.update(tmp_path) == (["new in work/, for you to work in: 01"], True)
     return tmp_path
 
 
@@ -99,12 +100,40 @@ def sources(root):
 
 def test_a_copy_is_made_once_and_is_the_lesson(root):
     original = (root / "notebooks" / "01.ipynb").read_text()
-    assert (root / "work" / "01.ipynb").read_text() == original
+    copy, lesson = read(root), nbformat.reads(original, as_version=4)
+    assert copy.cells == lesson.cells
+    # Only what JupyterLab would add on opening it, which would count as an edit
+    version = copy.metadata.language_info.pop("version")
+    assert version == ".".join(map(str, sys.version_info[:3]))
+    assert copy.metadata == lesson.metadata
     edit(root, answer)
     assert update.update(root) == ([], True)  # nothing new, nothing done
     assert sources(root)["exercise-double"] == ANSWER
     assert (root / "notebooks" / "01.ipynb").read_text() == original
     assert not (root / "work" / "backup").exists()
+
+
+def test_a_base_from_before_it_had_a_dot_is_found(root):
+    (root / "work" / ".base").rename(root / "work" / "base")
+    edit(root, answer)
+    publish(root, LESSON.replace("Twice as much", "The double"))
+    update.update(root)
+    assert sources(root)["exercise-double"] == ANSWER
+    assert any("The double" in text for text in sources(root).values())
+    assert not (root / "work" / "base").exists()
+
+
+def test_a_cell_run_before_the_lesson_had_tags_gets_them_and_keeps_its_output(root):
+    def run(cells, _):
+        cells["check-double"].outputs = [nbformat.v4.new_output("stream", text="passed")]
+        cells["check-double"].metadata = {"scrolled": True}
+
+    edit(root, run)
+    publish(root, LESSON.replace("First words", "Better words"))
+    update.update(root)
+    cell = next(cell for cell in read(root).cells if cell.id == "check-double")
+    assert cell.outputs[0].text == "passed"
+    assert cell.metadata == {"scrolled": True, "tags": ["check", "raises-exception"]}
 
 
 def test_an_untouched_copy_becomes_the_new_lesson(root):
@@ -228,8 +257,9 @@ def test_a_notebook_that_cannot_be_read_stays_and_others_go_on(root):
     (root / "notebooks" / "02.ipynb").write_text((root / "notebooks" / "01.ipynb").read_text())
     report, readable = update.update(root)
     assert not readable
-    assert len(report) == 1
-    assert "cannot be read" in report[0]
+    assert report[0] == "new in work/, for you to work in: 02"
+    assert "cannot be read" in report[1]
+    assert len(report) == 2
     assert (root / "work" / "01.ipynb").read_text() == "{ not a notebook"
     assert (root / "work" / "02.ipynb").exists()
 
@@ -262,7 +292,7 @@ def test_edits_in_notebooks_go_on_in_work(tmp_path):
     answer({cell.id: cell for cell in notebook.cells}, None)
     nbformat.write(notebook, path)
     report, _ = update.update(tmp_path)
-    assert "your edits in notebooks/ go on in work/" in report[0]
+    assert "your edits in notebooks/ go on in work/" in report[1]
     assert sources(tmp_path)["exercise-double"] == ANSWER
 
 
