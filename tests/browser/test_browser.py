@@ -24,9 +24,12 @@ from tests.checks.harness import exercise_cells
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 BROWSER = next(filter(None, map(shutil.which, BROWSERS)), None)
-pytestmark = pytest.mark.skipif(
-    not BROWSER or not shutil.which("make"), reason="there is no Chromium, or no make"
-)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        not BROWSER or not shutil.which("make"), reason="there is no Chromium, or no make"
+    ),
+]
 
 LESSON = "02_cnn_stem_hybrid"
 SOLUTION = exercise_cells(LESSON)["cnn-stem"]

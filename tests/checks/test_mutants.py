@@ -13,6 +13,7 @@ SAMPLE = 6  # an exercise; `python -m tests.checks.mutants` runs all of them
 CASES = [(lesson, exercise) for lesson in lessons() for exercise in lesson.checks]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("lesson", "exercise"), CASES, ids=[exercise for _, exercise in CASES])
 def test_mutants_are_caught(lesson, exercise):
     found = [
@@ -67,6 +68,7 @@ def f(x, deep=True):
         assert any(change in text + "\n" for text in texts), change
 
 
+@pytest.mark.slow
 def test_equivalent_mutants_still_exist():
     """A reason in the table that fits no mutant any more is a leftover."""
     lines = {
@@ -77,5 +79,6 @@ def test_equivalent_mutants_still_exist():
     assert set(mutants.EQUIVALENT) <= lines
 
 
+@pytest.mark.slow
 def test_the_designs_pitfalls_are_named():
     assert [pitfall for pitfall, named in mutants.pitfalls() if not named] == []

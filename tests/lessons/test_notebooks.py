@@ -51,6 +51,7 @@ def test_form_of_a_lesson(lesson):
     assert len(set(ids)) == len(ids)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lesson", LESSONS)
 def test_unfilled_notebook_runs_and_every_check_says_not_attempted(lesson):
     notebook = student_notebook(lesson)

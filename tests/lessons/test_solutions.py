@@ -134,6 +134,7 @@ print(ours.eval()(trained["images"]).sub(trained["logits"]).abs().max().item())
 """
 
 
+@pytest.mark.slow
 def test_published_weights_come_from_the_hub(tmp_path):
     """In a process of its own, since the hub's address is read when its library is imported."""
     torch.manual_seed(2)
