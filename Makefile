@@ -8,7 +8,7 @@ AS_ROOT := $(if $(filter 0,$(shell id -u)),--allow-root)
 # Idle threads sleep instead of spinning; beside other work it is worth up to a factor of 50.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: learn update progress test quick build bench clean
+.PHONY: learn update progress test quick claims build bench clean
 
 learn: .venv/ready  ## open the course; NO_BROWSER=1 on a server, PORT=8899 for another port
 	$(BIN)/python -m course.update --only-missing
@@ -28,6 +28,9 @@ test: .venv/dev  ## all that is proven
 quick: .venv/dev  ## what is proven in a minute, for each save: no kernels, no training
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
 	$(BIN)/python -m pytest tests -q -n auto -m "not slow"
+
+claims: .venv/dev  ## what the lessons say of runs, over seeds and answers: 20 minutes
+	$(BIN)/python -m tests.claims.prove
 
 build: .venv/ready  ## lessons/ -> notebooks/ and solutions/
 	$(BIN)/python -m course.build

@@ -8,6 +8,7 @@ adds a grader's panels to every student's JupyterLab.)
 
 import argparse
 import copy
+import os
 import sys
 import time
 
@@ -39,7 +40,7 @@ def execute(notebook, folder):
         record_timing=False,  # times of day, which change in every run
         coalesce_streams=True,  # what a progress bar overwrote is gone, as on a screen
         resources={"metadata": {"path": str(folder)}},
-    ).execute()
+    ).execute(env={**os.environ, "COURSE_STATIC": "1"})  # nobody is there to move a slider
     notebook.metadata = metadata  # nbclient adds this machine's version of Python
 
 

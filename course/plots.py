@@ -3,6 +3,8 @@
 Colours are Okabe and Ito's, which people with any colour vision tell apart; maps use "viridis".
 """
 
+import os
+
 import matplotlib.pyplot as plt
 import torch
 from matplotlib.patches import Rectangle
@@ -30,22 +32,25 @@ def show_images(images, titles=None, columns=6):
             axis.set_title(titles[index], fontsize=9)
 
 
-def show_patches(image, patch_size):
-    """An image uint8 [3, H, W] with its patch grid, and beside it the patches taken apart."""
+def show_patches(image, patch_size, gap=3):
+    """An image uint8 [3, H, W] with its patch grid; beside it the patches, numbered and apart."""
     grid = image.shape[-1] // patch_size
-    figure = plt.figure(figsize=(9, 4), layout="constrained")
-    left, right = figure.subfigures(1, 2)
-    axis = left.subplots()
-    axis.imshow(to_pixels(image))
+    _, (left, right) = plt.subplots(1, 2, figsize=(9, 4.6), layout="constrained")
+    left.imshow(to_pixels(image))
     lines = [patch_size * i - 0.5 for i in range(1, grid)]
-    axis.hlines(lines, -0.5, image.shape[-1] - 0.5, colors="white", linewidths=1)
-    axis.vlines(lines, -0.5, image.shape[-2] - 0.5, colors="white", linewidths=1)
-    axis.set(title=f"an image, {image.shape[-2]} x {image.shape[-1]} pixels", xticks=[], yticks=[])
-    patches = image.unfold(1, patch_size, patch_size).unfold(2, patch_size, patch_size)
-    for index, axis in enumerate(right.subplots(grid, grid).flat):
-        axis.imshow(to_pixels(patches[:, index // grid, index % grid]))
-        axis.axis("off")
-    right.suptitle(f"its {grid * grid} patches, {patch_size} x {patch_size} pixels each")
+    left.hlines(lines, -0.5, image.shape[-1] - 0.5, colors="white", linewidths=1)
+    left.vlines(lines, -0.5, image.shape[-2] - 0.5, colors="white", linewidths=1)
+    left.set(title=f"an image, {image.shape[-2]} x {image.shape[-1]} pixels", xticks=[], yticks=[])
+    apart = image.new_full((3, *(2 * [grid * (patch_size + gap)])), 255)
+    for index in range(grid * grid):
+        row, column = divmod(index, grid)
+        top, corner = row * (patch_size + gap) + gap, column * (patch_size + gap)
+        patch = image[:, row * patch_size :, column * patch_size :][:, :patch_size, :patch_size]
+        apart[:, top : top + patch_size, corner : corner + patch_size] = patch
+        right.text(corner - 0.5, top - 0.8, index, fontsize=7, va="bottom", color="#444444")
+    right.imshow(to_pixels(apart))
+    right.set_axis_off()
+    right.set_title(f"its {grid * grid} patches, {patch_size} x {patch_size} pixels each")
 
 
 def show_attention(image, weights, query):
@@ -62,7 +67,9 @@ def show_attention(image, weights, query):
     left.imshow(to_pixels(image))
     left.set_title(f"token {query} looks ...")
     looked_at = right.imshow(
-        weights[query].reshape(grid, grid).numpy(), extent=(0, image.shape[-1], image.shape[-2], 0)
+        weights[query].reshape(grid, grid).numpy(),
+        extent=(0, image.shape[-1], image.shape[-2], 0),
+        vmin=0,
     )
     right.set_title(f"... here (1/{len(weights)} = {1 / len(weights):.3f} would be even)")
     figure.colorbar(looked_at, ax=right, label="attention weight")
@@ -87,20 +94,18 @@ def show_losses(histories, smooth=20):
 
 
 def show_shape_texture(paths):
-    """Shape accuracy against texture accuracy on held-out images, after each epoch.
+    """Shape accuracy against texture accuracy on held-out images, in trials numbered from 1.
 
-    paths: for each model's name a list of (shape accuracy, texture accuracy), each in [0, 1].
+    paths: for each model's name a list of (shape accuracy, texture accuracy), each in [0, 1]; it is
+    empty where training was stopped before the first trial.
     """
     _, axis = plt.subplots(figsize=(5.5, 5), layout="constrained")
     for (name, path), colour, marker in zip(paths.items(), COLOURS, MARKERS, strict=False):
-        shape, texture = zip(*path, strict=True)
-        axis.plot(
-            [100 * t for t in texture],
-            [100 * s for s in shape],
-            color=colour,
-            marker=marker,
-            label=name,
-        )
+        shape, texture = [100 * s for s, _ in path], [100 * t for _, t in path]
+        label = name if path else f"{name}: stopped before its first trial"
+        axis.plot(texture, shape, color=colour, marker=marker, label=label)
+        for trial, place in enumerate(zip(texture, shape, strict=True), start=1):
+            axis.annotate(trial, place, (-9, 5), textcoords="offset points", color=colour)
     axis.plot([0, 100], [0, 100], color="grey", linestyle=":", label="both alike")
     axis.plot(10, 10, color="black", marker="x", linestyle="", label="chance")
     axis.set(
@@ -112,3 +117,25 @@ def show_shape_texture(paths):
     )
     axis.grid(alpha=0.3)
     axis.legend(loc="upper left")
+
+
+def with_slider(draw, **values):
+    """Calls `draw(name=start)`; in a live notebook, a slider for each name draws it anew.
+
+    values: for each name (lowest, highest, start), three integers. Where nobody could move a slider
+    (solutions, the book, tests: COURSE_STATIC is set) or ipywidgets is missing, it is drawn once.
+    """
+    try:
+        import ipywidgets
+    except ImportError:
+        ipywidgets = None
+    if ipywidgets is None or os.environ.get("COURSE_STATIC"):
+        draw(**{name: start for name, (_, _, start) in values.items()})
+        return
+    sliders = {
+        name: ipywidgets.IntSlider(
+            start, lowest, highest, description=name, continuous_update=False
+        )
+        for name, (lowest, highest, start) in values.items()
+    }
+    ipywidgets.interact(draw, **sliders)

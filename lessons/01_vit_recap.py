@@ -5,7 +5,8 @@
 # couple: you build a **Vision Transformer** (ViT) piece by piece, look at what each piece does, and
 # find out at the end what it lacks. Everything after this lesson is about supplying just that.
 #
-# You need PyTorch's `nn.Module`, `nn.Linear` and broadcasting. Plan on **75 minutes**.
+# You need PyTorch's `nn.Module`, `nn.Linear`, `nn.Conv2d` and broadcasting. Plan on **90 minutes**: 65
+# for the exercises, 25 to read and to look.
 #
 # How a lesson works:
 #
@@ -54,13 +55,14 @@ plots.show_images(train.images[some], [train.classes[train.targets[i]] for i in 
 #
 # $$z_i = E\,x_i + b, \qquad x_i \in \mathbb{R}^{C p^2},\quad z_i \in \mathbb{R}^{D}.$$
 #
-# Patches are numbered like words on a page: row by row from the top left.
+# Patches are numbered like words on a page: row by row from the top left. (`patch_size` has to divide
+# the image's size; otherwise the last row and column of pixels would belong to no patch.)
 
 # %%
 plots.show_patches(train.images[0], patch_size=8)
 
 # %% [markdown]
-# ### Exercise 1 · Patch embedding (15 min, ★☆☆)
+# ### Exercise 1 · Patch embedding (10 min, ★☆☆)
 #
 # "The same linear map for every patch" is what a convolution does whose kernel is as large as a
 # patch and whose stride takes it from patch to patch without overlap. It returns a grid; the
@@ -125,17 +127,33 @@ print("tokens", list(tokens.shape), "=", tokens[0].numel(), "numbers")
 #
 # Two details carry all the weight. The softmax runs over $j$, the keys, so that each *row* of $A$
 # sums to 1. And the scores are divided by $\sqrt{d}$, with $d$ the width of the **head**: a dot
-# product of $d$ random numbers grows like $\sqrt{d}$, and a softmax over large numbers picks one
-# winner and has almost no gradient. See for yourself:
+# product of $d$ random numbers spreads like $\sqrt{d}$, and a softmax over numbers far apart gives
+# everything to one winner. From there no small change of a score changes anything: there is no
+# gradient to learn from. See for yourself, with 200 random queries for each width, and 49 keys each:
 
 # %%
 torch.manual_seed(0)
-query, keys = torch.randn(64), torch.randn(49, 64)  # one query, 49 keys, d = 64
-scores = keys @ query
-print(f"largest of 49 shares, not scaled: {scores.softmax(dim=0).max():.2f}")
-print(f"largest of 49 shares, scaled:     {(scores / 64**0.5).softmax(dim=0).max():.2f}")
+print("           largest share       gradient of the shares")
+print("           raw    scaled       raw    scaled      (medians)")
+for d in (16, 64, 256, 1024):
+    query, keys = torch.randn(200, d, 1), torch.randn(200, 49, d)
+    scores = (keys @ query).squeeze(-1)  # [200, 49]
+    largest, gradient = [], []
+    for scale in (1, d**-0.5):
+        shares = (scores * scale).softmax(dim=-1)
+        largest.append(shares.amax(dim=-1).median())
+        # How much share i changes with score j: p_i for i = j, minus p_i p_j
+        slopes = torch.diag_embed(shares) - shares[:, :, None] * shares[:, None, :]
+        gradient.append(slopes.norm(dim=(1, 2)).median())
+    print(
+        f"d = {d:4}   {largest[0]:.2f}   {largest[1]:.2f}         {gradient[0]:.3f}  {gradient[1]:.3f}"
+    )
 
 # %% [markdown]
+# Scaled, the width makes no difference. Raw, the winner takes the more the wider the head is. A narrow
+# head does not suffer yet; from $d = 64$ on there is less and less left to learn from, and at $d = 1024$
+# nothing.
+#
 # ### Exercise 2 · Attention head (15 min, ★★☆)
 #
 # Write the two equations as two methods: `attention` for $A$, `forward` for $y$. Dropout is applied
@@ -188,21 +206,24 @@ check.attention_head(AttentionHead)
 
 # %% [markdown]
 # Here is your head at work. It has learned nothing yet: the patch in the middle looks where the dice
-# of the initial weights send it. Each patch with the same pixels gets the same share, since the head
-# sees *what* a token is and not *where*. Change `query` and run the cell again.
+# of the initial weights send it, and mostly everywhere: note the scale. Each patch with the same pixels
+# gets the same share, since the head sees *what* a token is and not *where*. Move the slider to let
+# another patch look; take another seed, and everybody looks elsewhere.
 
 # %%
 torch.manual_seed(1)
 head = yours(AttentionHead)(dim=64, head_dim=16)
 weights = head.attention(tokens)[0]  # [N, N]
-plots.show_attention(train.images[0], weights, query=24)
+plots.with_slider(
+    lambda query: plots.show_attention(train.images[0], weights, query), query=(0, 48, 24)
+)
 
 # %% [markdown]
 # ## 3 · Several heads
 #
-# One head has one way of looking. A block has $h$ heads side by side, each with its own three maps
-# and its own slice of the width, $d = D / h$. Their results are concatenated, head after head, and
-# a last linear map $W_o$ lets them mix:
+# One head has one way of looking. A block has $h$ heads side by side, each with three maps of its own.
+# Each head reads the *whole* token, all $D$ numbers, and writes $d = D / h$. What they write is
+# concatenated, head after head, which makes $D$ numbers again, and a last linear map $W_o$ mixes them:
 #
 # $$\operatorname{MultiHead}(x) = W_o\,[\,\text{head}_1(x);\ \dots;\ \text{head}_h(x)\,] + b_o.$$
 #
@@ -250,7 +271,7 @@ class MultiHeadAttention(nn.Module):
 check.multi_head(MultiHeadAttention)
 
 # %% [markdown]
-# What do more heads cost? Guess before you run this.
+# What do more heads cost? Guess before you run this: sixteen heads against one.
 
 # %%
 Attention = yours(MultiHeadAttention)
@@ -260,10 +281,16 @@ for num_heads in (1, 2, 4, 8, 16):
     print(f"{num_heads:2} heads of width {64 // num_heads:2}: {count:,} parameters")
 
 # %% [markdown]
+# Nothing: $h$ heads of width $D / h$ have the same three $D \times D$ maps as one head of width $D$, cut
+# into strips. What one pays is hidden: a head of width 4 compares tokens by 4 numbers only.
+#
 # ## 4 · The encoder block
 #
-# Attention moves information *between* tokens. A small MLP then works on each token by itself:
-# widen, GELU, narrow. Around both goes the same pattern: **norm before, residual around**,
+# Attention moves information *between* tokens. A small MLP then works on each token by itself: widen,
+# bend, narrow. The bend is **GELU**, a ReLU with a soft corner: $a \cdot \Phi(a)$, with $\Phi$ the
+# normal distribution's share below $a$. Before each step stands a **LayerNorm**: it gives the $D$ numbers
+# of each token mean 0 and variance 1, then a learned factor and offset for each of the $D$. The pattern
+# is the same for both steps: **norm before, residual around**,
 #
 # $$
 # \begin{aligned}
@@ -357,26 +384,41 @@ check.encoder_block(EncoderBlock)
 
 # %% [markdown]
 # What are the residuals for? Attention takes averages, and an average of averages soon is the same for
-# everybody. Here 49 random tokens, very different from each other, go through block after block, once
-# as they should and once with the direct path from input to output cut (`block(x) - x`). How alike
-# are two tokens, on average? 0 is unrelated, 1 is the same direction.
+# everybody. Here 49 random tokens, very different from each other, go through six blocks: once as they
+# should, once with both residual paths cut, and then through their attentions or their MLPs alone. How
+# alike are two tokens, on average? 0 is unrelated, 1 is the same direction.
 
-# %% tags=["nbval-ignore-output"]
+# %%
 torch.manual_seed(0)
-start = torch.randn(1, 49, 64)
-Block = yours(EncoderBlock)
-blocks = [Block(64, 4, 256, dropout=0.0) for _ in range(6)]
-for name in ("with residuals", "path cut"):
-    x, alike = start, []
-    for block in blocks:
-        x = (block(x) if name == "with residuals" else block(x) - x).detach()
+norm, others = nn.LayerNorm(64), ~torch.eye(49, dtype=torch.bool)
+Attend, MLP = yours(MultiHeadAttention), yours(FeedForward)
+parts = [(Attend(64, 4, dropout=0.0), MLP(64, 256, dropout=0.0)) for _ in range(6)]
+
+
+def block(x, attend, mlp):
+    x = x + attend(norm(x))
+    return x + mlp(norm(x))
+
+
+steps = {
+    "with residuals": block,
+    "without": lambda x, attend, mlp: mlp(norm(attend(norm(x)))),
+    "attention alone": lambda x, attend, mlp: attend(norm(x)),
+    "MLP alone": lambda x, attend, mlp: mlp(norm(x)),
+}
+start, alike = torch.randn(1, 49, 64), {}
+for name, step in steps.items():
+    x, alike[name] = start, []
+    for attend, mlp in parts:
+        x = step(x, attend, mlp).detach()  # [1, 49, 64]
         directions = nn.functional.normalize(x[0], dim=-1)
-        alike.append((directions @ directions.T).mean().item())
-    print(f"{name:14}", " ".join(f"{value:.2f}" for value in alike))
+        alike[name].append((directions @ directions.T)[others].mean().item())
+    print(f"{name:15}", " ".join(f"{value:.2f}" for value in alike[name]))
 
 # %% [markdown]
-# Cut the path, and after four blocks all tokens are one. (Dong et al. 2021 study this collapse and
-# prove it for pure attention: [arXiv 2103.03404](https://arxiv.org/abs/2103.03404).)
+# Cut the paths, and after two blocks all tokens are one. It is the attention that does it, as it does
+# alone; MLPs alone take much longer. (Dong et al. 2021 study this collapse and prove it for pure attention:
+# [arXiv 2103.03404](https://arxiv.org/abs/2103.03404).)
 #
 # ## 5 · The whole ViT
 #
@@ -405,7 +447,7 @@ class TransformerEncoder(nn.Sequential):
 
 
 # %% [markdown]
-# ### Exercise 6 · Vision Transformer (20 min, ★★★)
+# ### Exercise 6 · Vision Transformer (15 min, ★★★)
 #
 # The encoder's `mlp_dim` is 4 times `num_hiddens`. `ClassificationHead(num_hiddens, num_classes)`,
 # a norm and a linear layer on `[B, D]`, is imported for you.
@@ -462,8 +504,9 @@ class ViT(nn.Module):
 check.vision_transformer(ViT)
 
 # %% [markdown]
-# You have a Vision Transformer. Does it learn? Half a minute's worth, on images it then has to judge
-# unseen. Each answer is marked twice, for the shape and for the texture; guessing gets 10 % of either.
+# You have a Vision Transformer. Does it learn? It gets 200 batches of training images. Then it is tried
+# on test images, which it has never seen. Each answer is marked twice, for the shape and for the
+# texture; guessing gets 10 % of either.
 
 # %% tags=["nbval-ignore-output"]
 torch.manual_seed(0)
@@ -484,9 +527,13 @@ else:
 #
 # ## 6 · What a ViT lacks
 #
-# **No sense of place.** Leave the learned positions away, and cut the image into patches that you
+# **No sense of place.** Leave out the learned positions, and cut the image into patches that you
 # shuffle like cards. To you the picture is gone. To patch embedding and encoder *nothing* has changed:
 # what they make of the image, averaged over the tokens, is the same but for rounding.
+#
+# Why? Each attention is a sum over all keys $j$, and a sum does not care in which order its terms come.
+# Everything else works on one token at a time. So a shuffled image gives the same tokens, shuffled. A
+# CLS token would not notice either: its own sum is over all of them.
 
 # %% tags=["nbval-ignore-output"]
 image = test.images[:1]
@@ -522,9 +569,49 @@ except (RuntimeError, ValueError) as error:
 # ## What you have now
 #
 # - a ViT of your own, equal in its values to the reference, [`vit.py`](../vit.py)
-# - the three sentences to keep: tokens are patches, attention is an average that the tokens choose,
+# - three sentences to keep: tokens are patches, attention is an average that the tokens choose,
 #   residuals carry everything
 # - two open wishes: a **sense of locality** from the start, and **any image size**
+#
+# ## Questions
+#
+# Answer before you unfold.
+#
+# <details><summary>1. An image twice as wide and twice as high, patches of the same size: how much more
+# work are the MLPs, and how much more are the products of queries and keys?</summary>
+#
+# Four times as many tokens, so that the MLPs do 4 times the work. Pairs of tokens are 16 times as many,
+# and so are the products. That is why attention on pixels is out of reach, and patches are large.
+# </details>
+#
+# <details><summary>2. You permute the patches of <i>all</i> images, training and test, in one and the same
+# way. The picture is gone for you. What becomes of the ViT with its learned positions, and what of a
+# convolutional network?</summary>
+#
+# The ViT learns as well as before: it never knew which place was next to which, and learns a vector for
+# each place as before. The convolutional network's kernels now look at patches that have nothing to do
+# with each other.
+# </details>
+#
+# <details><summary>3. A ViT of depth 0 (no block at all) reads CLS. What does it answer?</summary>
+#
+# The same logits for every image: CLS and its position are parameters. All that CLS knows of an image
+# has come to it through attention, as values of other tokens.
+# </details>
+#
+# <details><summary>4. Without $W_o$ nothing would mix the heads. Where in the residual stream could head 2 of
+# 4 then write, and who could still bring its findings together with those of head 1?</summary>
+#
+# Only into the second quarter of the $D$ numbers. The MLP could still combine them, since it reads the
+# whole token; and so could the queries, keys and values of the next block.
+# </details>
+#
+# <details><summary>5. Two patches show exactly the same background. Without positions, can their tokens
+# differ at the encoder's end? And with positions?</summary>
+#
+# Without: no. They ask the same question of the same keys, and get the same answer, in every block.
+# With: yes, from the first block on.
+# </details>
 #
 # The first wish is lesson 2: keep the encoder, and replace the one big step from pixels to tokens by
 # three small convolutions. The second has to wait for lesson 4, where positions become relative.

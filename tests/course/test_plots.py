@@ -36,10 +36,13 @@ def test_images_with_titles():
 def test_patches_are_in_reading_order():
     whole = image()
     plots.show_patches(whole, patch_size=4)
-    shown = pictures(plt.gcf())
-    assert len(shown) == 5
-    rows = [np.concatenate(shown[1:3], axis=1), np.concatenate(shown[3:5], axis=1)]
-    assert np.array_equal(np.concatenate(rows), shown[0])
+    shown, apart = pictures(plt.gcf())
+    rows = [
+        np.concatenate([apart[top : top + 4, left : left + 4] for left in (0, 7)], axis=1)
+        for top in (3, 10)  # gaps of 3 pixels above and to the right of each
+    ]
+    assert np.array_equal(np.concatenate(rows), shown)
+    assert [text.get_text() for text in plt.gcf().get_axes()[1].texts] == ["0", "1", "2", "3"]
 
 
 def test_attention_shows_the_row_of_the_query():
@@ -56,6 +59,32 @@ def test_losses_are_running_means():
     line = plt.gca().lines[0]
     assert line.get_xdata().tolist() == [2, 3, 4]
     assert line.get_ydata().tolist() == [3.0, 1.0, 1.0]
+
+
+def test_a_run_stopped_before_its_first_trial_is_named_and_leaves_the_others():
+    plots.show_shape_texture({"a": [], "b": [(0.3, 0.4)]})
+    a, b = plt.gca().lines[:2]
+    assert a.get_label() == "a: stopped before its first trial"
+    assert b.get_ydata() == pytest.approx([30])
+    assert [text.get_text() for text in plt.gca().texts] == ["1"]
+
+
+def test_without_anybody_to_move_a_slider_the_start_is_drawn(monkeypatch):
+    drawn = []
+    monkeypatch.setenv("COURSE_STATIC", "1")
+    plots.with_slider(
+        lambda row, column: drawn.append((row, column)), row=(0, 8, 4), column=(0, 6, 1)
+    )
+    assert drawn == [(4, 1)]
+
+
+def test_a_slider_for_each_value(monkeypatch):
+    calls = []
+    monkeypatch.delenv("COURSE_STATIC", raising=False)
+    monkeypatch.setattr("ipywidgets.interact", lambda draw, **sliders: calls.append(sliders))
+    plots.with_slider(lambda row: None, row=(0, 8, 4))
+    slider = calls[0]["row"]
+    assert (slider.min, slider.max, slider.value) == (0, 8, 4)
 
 
 def test_shape_against_texture_in_percent():
