@@ -5,19 +5,20 @@ import math
 
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
 from coatnet import CoAtNEt
+from vit import ViT
 
 
-def shift(images, pixels):
+def shift(images: Tensor, pixels: int) -> Tensor:
     """Moves images [B, C, H, W] right and down; the border is filled with its own colours."""
     height, width = images.shape[-2:]
     padded = F.pad(images, (pixels, 0, pixels, 0), mode="replicate")
     return padded[..., :height, :width]
 
 
-def occlude(images, side, seed=0):
+def occlude(images: Tensor, side: int, seed: int = 0) -> Tensor:
     """Covers a square of `side` pixels in each image [B, C, H, W] with 0, at random places."""
     generator = torch.Generator().manual_seed(seed)
     covered = []
@@ -30,7 +31,7 @@ def occlude(images, side, seed=0):
     return images.masked_fill(mask.to(images.device), 0)
 
 
-def shuffle_patches(images, side, seed=0):
+def shuffle_patches(images: Tensor, side: int, seed: int = 0) -> Tensor:
     """Cuts square images [B, C, H, H] into patches and lays these out in another order.
 
     The order is the same for all images. Raises ValueError where `side` does not divide H.
@@ -43,7 +44,7 @@ def shuffle_patches(images, side, seed=0):
     return F.fold(patches, images.shape[-2:], side, stride=side)
 
 
-def at_size(model, img_size):
+def at_size(model: ViT | CoAtNEt, img_size: int) -> ViT | CoAtNEt:
     """A copy of a `vit.ViT` or a `coatnet.CoAtNEt` for square images of another size.
 
     Its learned positions are interpolated on their grid; the one of the CLS token stays.

@@ -66,7 +66,6 @@ UNTYPED = {  # likewise
     "course.models",
     "course.plots",
     "course.progress",
-    "course.robustness",
     "course.train",
     "course.training.averages",
     "course.training.batch_norm",
