@@ -1,19 +1,79 @@
 """One split of a dataset in memory, and its batches."""
 
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
+from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as F
+
+Augment = Callable[[Tensor], Tensor]
+Mix = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+
+
+class Batches:
+    """What `ImageData` and `StreamedImages` share: the way of a batch once it is on the device."""
+
+    targets: Tensor
+    classes: list[str]
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    image_size: int
+    interpolation: str
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def normalise(self, images: Tensor) -> Tensor:
+        """uint8 [B, 3, H, W] -> normalised float32 [B, 3, image_size, image_size], same device.
+
+        Float images, with values in [0, 1], are taken too.
+        """
+        images = F.to_dtype(images, torch.float32, scale=True)
+        size = [self.image_size, self.image_size]
+        if list(images.shape[-2:]) != size:
+            mode = InterpolationMode(self.interpolation)
+            images = F.resize(images, size, mode, antialias=True)
+        return F.normalize(images, list(self.mean), list(self.std))
+
+    def prepare(
+        self, images: Tensor, targets: Tensor, seed: int, augment: Augment | None, mix: Mix | None
+    ) -> tuple[Tensor, Tensor]:
+        """A batch as it is stored, on its device -> as `batches` yields it.
+
+        What is drawn from torch's random state depends on `seed` alone.
+        """
+        with own_randomness(images.device, seed):
+            if augment is not None:
+                images = augment(images)
+            images = self.normalise(images)
+            if mix is not None:
+                targets = torch.nn.functional.one_hot(targets, len(self.classes)).float()
+                images, targets = mix(images, targets)
+        return images, targets
+
+    def plan(
+        self, batch_size: int, shuffle: bool, seed: int, start: int
+    ) -> Iterator[tuple[int, Tensor]]:
+        """(place, indices int64 [B]) of each batch, from place `start` on."""
+        if shuffle:
+            order = torch.randperm(len(self), generator=torch.Generator().manual_seed(seed))
+        else:
+            order = torch.arange(len(self))
+        yield from enumerate(order.split(batch_size)[start:], start)
 
 
 @dataclass
-class ImageData:
+class ImageData(Batches):
     """One split of a dataset in memory.
 
     `images` is uint8 [N, 3, H, W], `targets` int64 [N]; `mean` and `std` are three numbers each,
-    for pixel values in [0, 1]; batches come at `image_size` x `image_size` pixels.
+    for pixel values in [0, 1]; batches come at `image_size` x `image_size` pixels, by
+    `interpolation`, "bilinear" or "bicubic", where the images have another size.
     """
 
     images: Tensor
@@ -22,24 +82,24 @@ class ImageData:
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     image_size: int
+    interpolation: str = "bilinear"
 
-    def __len__(self):
-        return len(self.targets)
-
-    def normalise(self, images):
-        """uint8 [B, 3, H, W] -> normalised float32 [B, 3, image_size, image_size], same device.
-
-        Float images, with values in [0, 1], are taken too.
-        """
-        images = F.to_dtype(images, torch.float32, scale=True)
-        size = [self.image_size, self.image_size]
-        if list(images.shape[-2:]) != size:
-            images = F.resize(images, size, antialias=True)  # bilinear
-        return F.normalize(images, list(self.mean), list(self.std))
+    def select(self, which: Any) -> "ImageData":
+        """The images that `which`, a slice or indices int64 [M], stands for."""
+        return replace(self, images=self.images[which], targets=self.targets[which])
 
     def batches(
-        self, batch_size, shuffle=False, seed=0, device="cpu", augment=None, mix=None, start=0
-    ):
+        self,
+        batch_size: int,
+        shuffle: bool = False,
+        seed: int = 0,
+        device: torch.device | str = "cpu",
+        augment: Augment | None = None,
+        mix: Mix | None = None,
+        start: int = 0,
+        rank: int = 0,
+        processes: int = 1,
+    ) -> Iterator[tuple[Tensor, Tensor]]:
         """Yields (images, targets), float32 [B, 3, image_size, image_size] and int64 [B].
 
         Both are on `device`; the last batch may be smaller. `augment` gets each batch as it is
@@ -50,27 +110,26 @@ class ImageData:
         The order, and what `augment` and `mix` draw from torch's random state, depend on `seed`
         and the batch's place alone: with `start` the first batches are passed over, and the others
         stay what they were. The random state is left as it was.
+
+        Of several `processes`, the one of this `rank` gets its share of each batch: together they
+        get the batches of one process.
         """
-        if shuffle:
-            order = torch.randperm(len(self), generator=torch.Generator().manual_seed(seed))
-        else:
-            order = torch.arange(len(self))
-        batches = order.to(self.images.device).split(batch_size)
-        for place, indices in enumerate(batches[start:], start):
+        for place, indices in self.plan(batch_size, shuffle, seed, start):
+            indices = indices.to(self.images.device)
             images = self.images.index_select(0, indices).to(device)
             targets = self.targets.index_select(0, indices).to(device)
-            with _own_randomness(device, (seed << 32) + place):
-                if augment is not None:
-                    images = augment(images)
-                images = self.normalise(images)
-                if mix is not None:
-                    targets = torch.nn.functional.one_hot(targets, len(self.classes)).float()
-                    images, targets = mix(images, targets)
-            yield images, targets
+            images, targets = self.prepare(images, targets, mixed_seed(seed, place), augment, mix)
+            yield images.tensor_split(processes)[rank], targets.tensor_split(processes)[rank]
+
+
+def mixed_seed(*numbers: int) -> int:
+    """A seed of 32 bits, which is all that torch's generator on a CPU looks at, from several."""
+    words = [number >> shift & 0xFFFFFFFF for number in numbers for shift in (0, 32)]
+    return int(np.random.SeedSequence(words).generate_state(1)[0])
 
 
 @contextmanager
-def _own_randomness(device, seed):
+def own_randomness(device: torch.device | str, seed: int) -> Iterator[None]:
     """Seeds torch's random state for a while, and then gives it back as it was."""
     devices = [device] if torch.device(device).type == "cuda" else []
     with torch.random.fork_rng(devices):
@@ -78,14 +137,21 @@ def _own_randomness(device, seed):
         yield
 
 
-def in_memory(dataset, mean, std, image_size):
+def in_memory(
+    dataset: Any,
+    mean: tuple[float, float, float],
+    std: tuple[float, float, float],
+    image_size: int,
+) -> ImageData:
     """An `ImageData` of a dataset that has `data` [N, H, W, 3], `targets` and `classes`."""
     images = torch.from_numpy(dataset.data).permute(0, 3, 1, 2).contiguous()
     targets = torch.tensor(dataset.targets)
     return ImageData(images, targets, list(dataset.classes), mean, std, image_size)
 
 
-def pixel_statistics(images):
+def pixel_statistics(
+    images: Tensor,
+) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
     """Mean and standard deviation of each channel of uint8 [N, 3, H, W], for values in [0, 1]."""
     values = torch.arange(256, dtype=torch.float64) / 255
     mean, std = [], []

@@ -6,6 +6,7 @@ import pickle
 import tarfile
 import threading
 import warnings
+from dataclasses import replace
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -16,7 +17,7 @@ import torch
 from PIL import Image
 from torchvision import datasets
 
-from course.augmentation import flip_and_crop
+from course.augmentation import flip_and_crop, mixup
 from course.data import (
     ImageData,
     ShapeTexture100,
@@ -24,7 +25,7 @@ from course.data import (
     shape_texture_accuracy,
 )
 
-PHOTOGRAPHS = Path(__file__).parents[2] / "shared" / "data" / "cifar10-images.tar.gz"
+PHOTOGRAPHS = Path(__file__).parents[3] / "shared" / "data" / "cifar10-images.tar.gz"
 
 
 @pytest.fixture(scope="module")
@@ -161,6 +162,45 @@ def test_augment_gets_uint8_before_resizing():
     assert images.shape == (4, 3, 8, 8)
     assert (images[:, 2, 0, 0] * 0.25 * 255).round().tolist() == [3, 2, 1, 0]
     assert targets.tolist() == [0, 1, 2, 3]
+
+
+def drawn(seed, device="cpu"):
+    """What an augmentation draws for each of three batches."""
+    draws = []
+
+    def augment(images):
+        draws.append(tuple(torch.rand(3).tolist()))
+        return images
+
+    for _ in numbered(12).batches(4, seed=seed, augment=augment):
+        pass
+    return draws
+
+
+def test_augmentation_is_drawn_anew_for_each_seed_and_batch():
+    first, again, second, far = drawn(1), drawn(1), drawn(2), drawn(1 + 2**32)
+    assert first == again
+    assert len({*first, *second, *far}) == 9
+
+
+def test_processes_share_the_batches_of_one():
+    def parts(**share):
+        data = replace(numbered(10), classes=list("abcdefghij"))
+        return list(data.batches(4, True, augment=flip_and_crop, mix=mixup, **share))
+
+    whole, shares = parts(), [parts(rank=rank, processes=3) for rank in range(3)]
+    assert [len(targets) for _, targets in shares[0]] == [2, 2, 1]
+    for k in (0, 1):
+        for place, batch in enumerate(whole):
+            assert torch.equal(torch.cat([share[place][k] for share in shares]), batch[k])
+
+
+def test_some_images_are_selected():
+    data = numbered(10)
+    assert data.select(slice(1, None, 4)).targets.tolist() == [1, 5, 9]
+    part = data.select(torch.tensor([7, 2]))
+    assert (part.images[:, 0, 0, 0].tolist(), part.targets.tolist()) == ([7, 2], [7, 2])
+    assert (part.mean, part.image_size, len(part)) == (data.mean, data.image_size, 2)
 
 
 @pytest.fixture
