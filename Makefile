@@ -19,7 +19,7 @@ update: .venv/ready  ## after git pull: carry your answers over to the newer les
 	$(BIN)/python -m course.update
 
 progress: .venv/ready  ## what became of each exercise
-	$(BIN)/python -m course.progress
+	@$(BIN)/python -m course.progress; code=$$?; test $$code -eq 1 -o $$code -eq 3 || exit $$code
 
 test: .venv/dev  ## all that is proven
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy

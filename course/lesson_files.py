@@ -7,6 +7,7 @@ solution notebook the code, executed.
 
 import copy
 import hashlib
+import json
 import re
 import sys
 from dataclasses import dataclass
@@ -174,11 +175,17 @@ def write(notebook, path):
 
 @dataclass(frozen=True)
 class Exercise:
-    """An exercise of a lesson: its title, the ids of its cells, and the call that checks it."""
+    """An exercise: its number and title, its cells' ids, and the call that checks it."""
 
+    number: str
     title: str
     cells: tuple[str, ...]
     check: str
+
+    @property
+    def name(self):
+        """Such as "cnn-stem", as in the ids of its cells."""
+        return self.call.removeprefix("check.").replace("_", "-")
 
     @property
     def answer(self):
@@ -191,13 +198,98 @@ class Exercise:
 
 def exercises_of(lesson):
     """A lesson's exercises in order; `lesson` is what `lesson_files.read_lesson` gives."""
-    found, title, cells = [], "", []
+    found, number, title, cells = [], "", "", []
     for cell in lesson.cells:
-        heading = re.search(r"^#+ Exercise \d+ · (.+?) \(", cell.source, re.MULTILINE)
-        title = heading[1].replace("`", "") if heading else title
+        heading = re.search(r"^#+ Exercise (\d+) · (.+?) \(", cell.source, re.MULTILINE)
+        if heading:
+            number, title = heading[1], heading[2].replace("`", "")
         if cell.id.startswith("exercise-"):
             cells.append(cell.id)
         elif cell.id.startswith("check-"):
-            found.append(Exercise(title, tuple(cells), cell.source))
+            found.append(Exercise(number, title, tuple(cells), cell.source))
             cells = []
     return found
+
+
+def title_of(lesson):
+    """A lesson's heading without "Lesson 2 · ", or "" where it has none."""
+    heading = re.search(r"^# (?:Lesson \d+ · )?(.+)$", lesson.cells[0].source, re.MULTILINE)
+    return heading[1].strip() if heading else ""
+
+
+LARGEST = 50_000_000  # bytes of a notebook: pictures may be pasted into it
+
+
+def read_notebook(path):
+    """A person's notebook, whatever has been done to it: format 4.5, every cell with its text.
+
+    Cells without an id keep none. Raises ValueError, with the reason in a few words, for what is no
+    notebook, and OSError.
+    """
+    if path.stat().st_size > LARGEST:
+        raise ValueError(f"larger than {LARGEST // 1_000_000} MB")
+    return parse_notebook(path.read_bytes())
+
+
+def parse_notebook(data):
+    """As `read_notebook`, of the file's bytes."""
+    try:
+        text = data.decode("utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig")
+        found = json.loads(text)
+    except UnicodeDecodeError:
+        raise ValueError("no text in UTF-8") from None
+    except (ValueError, RecursionError):
+        marked = re.search(r"^<{7}( |$)", text, re.MULTILINE)
+        raise ValueError(
+            "it holds git's marks of a merge conflict, such as <<<<<<<"
+            if marked
+            else "an empty file"
+            if not text.strip()
+            else "no JSON, as a notebook is"
+        ) from None
+    if not isinstance(found, dict):
+        raise ValueError("JSON, but no notebook")
+    if "worksheets" in found:  # format 3 and before
+        try:
+            return nbformat.reads(text, as_version=4)
+        except Exception as error:  # nbformat raises many things
+            raise ValueError(f"no notebook: {type(error).__name__}") from None
+    if not isinstance(found.get("cells"), list):
+        raise ValueError("JSON, but no notebook: it has no cells")
+    metadata = found.get("metadata")
+    return nbformat.from_dict(
+        {
+            "cells": [_repaired(cell) for cell in found["cells"] if isinstance(cell, dict)],
+            "metadata": metadata if isinstance(metadata, dict) else {},
+            "nbformat": 4,
+            "nbformat_minor": 5,
+        }
+    )
+
+
+def _repaired(cell):
+    """A cell with all that the format wants, but for an id that nobody gave it."""
+    kind = cell.get("cell_type")
+    kind = kind if kind in ("code", "markdown", "raw") else "raw"
+    metadata, cell_id = cell.get("metadata"), cell.get("id")
+    whole = {
+        "cell_type": kind,
+        "metadata": metadata if isinstance(metadata, dict) else {},
+        "source": _joined(cell.get("source")).replace("\r\n", "\n").replace("\r", "\n"),
+    }
+    if isinstance(cell_id, str) and re.fullmatch(r"[a-zA-Z0-9_-]{1,64}", cell_id):
+        whole["id"] = cell_id
+    if isinstance(cell.get("attachments"), dict) and kind != "code":
+        whole["attachments"] = cell["attachments"]  # pasted pictures
+    if kind == "code":
+        outputs, count = cell.get("outputs"), cell.get("execution_count")
+        whole["outputs"] = outputs if isinstance(outputs, list) else []
+        whole["execution_count"] = count if isinstance(count, int) else None
+    return whole
+
+
+def _joined(source):
+    """A text that may be kept as a list of lines."""
+    if isinstance(source, list):
+        return "".join(line for line in source if isinstance(line, str))
+    return source if isinstance(source, str) else ""

@@ -39,7 +39,6 @@ LONG = {  # still to be mended
     "course.checks.lesson06",
     "course.checks.lesson07",
     "course.comparing",
-    "course.progress",
     "course.training.loop",
 }
 
