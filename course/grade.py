@@ -6,15 +6,16 @@ grades.csv, moodle.csv and canvas.csv for import, index.html with the class as s
 and the commonest mistakes, and feedback/ with a file for each student. What is graded already and
 has not changed is not graded again, however the last run ended.
 
-Submissions are strangers' code. On Linux they run in a sandbox: without a network, without sight of
-anything but the course, with limits on time, memory, processes and files. Elsewhere --container does
-that, or --trust, which runs them with your rights. What is prevented and what is not:
+Submissions are strangers' code. On Linux they run in a sandbox: without a network, without sight
+of anything but the course, with limits on time, memory, processes and files. Elsewhere --container
+does that, or --trust, which runs them with your rights. What is prevented and what is not:
 course/classroom/README.md.
 
 Exit code: 0 graded; 2 wrong call, or no sandbox; 130 stopped by Ctrl-C.
 """
 
 import argparse
+import io
 import os
 import sys
 import time
@@ -156,7 +157,7 @@ def table_of(
         student: [r for name in lessons for r in rows.get((student.label, name), missing[name])]
         for student in intake.students
     }
-    late = {}
+    late: dict = {}
     for submission in intake.submissions if options.deadline else ():
         hours = (submission.modified - options.deadline) / 3600
         if hours > 0:
@@ -168,7 +169,7 @@ def table_of(
 
 def notes_of(intake: Intake, table: tables.ClassTable) -> dict:
     """student -> lines about what was handed in."""
-    notes = {student: [] for student in intake.students}
+    notes: dict = {student: [] for student in intake.students}
     for submission in intake.submissions:
         if submission.note:
             notes[submission.student].append(f"{submission.lesson}: {submission.note}")
@@ -212,7 +213,8 @@ def print_table(table: tables.ClassTable, console: Console) -> None:
 
 def show(out: Path, intake: Intake, table: tables.ClassTable, graded: list[Graded]) -> None:
     """The table, and what a person should know, on the terminal."""
-    sys.stdout.reconfigure(errors="replace")
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # Windows may not have every letter
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
     print_table(table, console)
     rows: list[Row] = [row for student in table.students for row in table.rows[student]]

@@ -10,6 +10,7 @@ Exit code: 0 all passed; 1 something fails; 3 nothing fails, but something is no
 """
 
 import argparse
+import io
 import json
 import sys
 import time
@@ -87,10 +88,10 @@ def chosen(names: list[str], lessons: dict[str, NotebookNode], folder: Path) -> 
             files[found] = path
             continue
         number = f"{int(name):02d}" if name.isascii() and name.isdigit() else name
-        found = [lesson for lesson in lessons if lesson == name or lesson.startswith(f"{number}_")]
-        if len(found) != 1:
+        fitting = [one for one in lessons if one == name or one.startswith(f"{number}_")]
+        if len(fitting) != 1:
             raise ValueError(f"there is no lesson {name}; there are {', '.join(lessons)}")
-        files[found[0]] = folder / f"{found[0]}.ipynb"
+        files[fitting[0]] = folder / f"{fitting[0]}.ipynb"
     files = {name: files[name] for name in lessons if name in files}
     return files or {name: folder / f"{name}.ipynb" for name in lessons}
 
@@ -202,7 +203,8 @@ def main(arguments: list[str] | None = None) -> int:
         write(options.html, pages.progress_page(rows, titles, source))
     if options.summary:
         write(options.summary, markdown(rows), "a")
-    sys.stdout.reconfigure(errors="replace")  # Windows may have no ✓
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # Windows may have no ✓
     if options.json:
         print(json.dumps([asdict(row) for row in rows], indent=2, ensure_ascii=False))
     else:

@@ -1,7 +1,8 @@
 """Sessions in containers, for systems without a sandbox: docker or podman, a container each.
 
-The image needs what requirements.txt names; `Containerfile` beside this module makes one. A container
-has no network, a read-only file system with the course in it, and limits on memory and processes.
+The image needs what requirements.txt names; `Containerfile` beside this module makes one. A
+container has no network, a read-only file system with the course in it, and limits on memory and
+processes.
 """
 
 import json

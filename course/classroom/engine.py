@@ -41,10 +41,10 @@ class Run:
         self.steps = [*steps, *self.probes.values()]
         self.sessions, self.folder, self.limit = sessions, folder, limit
         self.until = time.monotonic() + LESSON_LIMIT
-        self.done = set()  # numbers of steps that must not run again
-        self.verdicts = {}  # exercise -> outcome, message
-        self.over = set()  # exercises that a hanging or crashing cell has failed
-        self.troubles = {}  # (exercise, in its cells or below them) -> the first failure there
+        self.done: set[int] = set()  # numbers of steps that must not run again
+        self.verdicts: dict = {}  # exercise -> outcome, message
+        self.over: set = set()  # exercises that a hanging or crashing cell has failed
+        self.troubles: dict = {}  # (exercise, in its cells or below) -> the first failure
 
     def made(self) -> dict:
         """Outcome and message of each exercise. Raises RuntimeError where no session starts, or the

@@ -17,7 +17,7 @@ from course import lesson_files
 from course.classroom.engine import LIMIT, all_rows, run_notebook
 from course.classroom.intake import Submission
 from course.classroom.planning import imports_of, plan
-from course.classroom.results import FAILING, Row
+from course.classroom.results import FAILING
 from course.classroom.session import Sessions
 from course.classroom.signs import signs
 from course.classroom.store import Graded, course_digest
@@ -93,7 +93,8 @@ def _lesson(name):
     return lesson_files.read_lesson(ROOT / "lessons" / f"{name}.py")
 
 
-_made, _lock = {}, threading.Lock()
+_made: dict[str, Sessions] = {}
+_lock = threading.Lock()
 
 
 def sessions_for(where: str) -> Sessions:
@@ -118,11 +119,3 @@ def _make(where):
     warm = Warm(where == SANDBOX, sorted(imports))
     atexit.register(warm.close)
     return warm
-
-
-def of_students(graded: list[Graded]) -> dict[str, dict[str, tuple[Row, ...]]]:
-    """student -> lesson -> rows."""
-    found = {}
-    for one in graded:
-        found.setdefault(one.student, {})[one.lesson] = one.rows
-    return found

@@ -13,6 +13,7 @@ import functools
 import inspect
 import sys
 import types
+from typing import Any
 
 import torch
 import torch._dynamo  # replaces functions of torch's when it is loaded, which may be late
@@ -77,7 +78,7 @@ def _code(value):
     return getattr(value, "__code__", None)
 
 
-_seal = None
+_seal: Seal | None = None
 
 
 def seal() -> None:
@@ -92,7 +93,7 @@ def check(namespace: dict, checks: str, call: str) -> None:
     checks: the import of the checks. call: such as "check.cnn_stem(CNNStem)". Raises what the check
     does, Forged, and NotAttempted for an answer that is the course's own.
     """
-    if broken := _seal.broken():
+    if _seal and (broken := _seal.broken()):
         raise Forged(f"{broken} was replaced in this notebook, and checks rely on it")
     fresh = _imported(checks)
     function, answers = _parts(call)
@@ -114,8 +115,8 @@ def probe(checks: str, call: str) -> None:
     raise Forged("the checks pass a wrong answer after this notebook has run")
 
 
-def wrong_answer(name: str) -> object:
-    """An answer that is the course's own but for what it returns; what works in place does nothing."""
+def wrong_answer(name: str) -> Any:
+    """The course's own answer but for what it returns; what works in place does nothing."""
     reference = reference_of(name)
     if not inspect.isclass(reference):
 
@@ -136,7 +137,7 @@ def wrong_answer(name: str) -> object:
     return type(name, (reference,), {n: lambda *_, **__: None for n in own})
 
 
-def reference_of(name: str) -> object:
+def reference_of(name: str) -> Any:
     """What the course itself has for an answer of that name; None where there is nothing."""
     return checking._references.get(name, (None,))[0]
 

@@ -72,7 +72,7 @@ def take_in(top: Path, lessons: dict[str, NotebookNode]) -> Intake:
     found = list(files(top))
     if _only_an_archive(top):
         found = [_up(file) for file in found]
-    by_student = defaultdict(list)
+    by_student: dict = defaultdict(list)
     for path in top.iterdir() if top.is_dir() else ():
         if path.is_dir() and not path.is_symlink() and path.name[0] != ".":
             student, _ = who(PurePosixPath(path.name, "notebook"), top)

@@ -72,7 +72,7 @@ def class_page(
 def commonest_mistakes(table: ClassTable) -> list[tuple[str, list]]:
     """By lesson, for each exercise: its row, how many passed of how many handed in, and pairs of a
     message and how many have it, the commonest first."""
-    lessons = {}
+    lessons: dict[str, list] = {}
     for place, exercise in enumerate(table.exercises):
         own = [table.rows[student][place] for student in table.students]
         messages = Counter(row.message for row in own if row.outcome == FAILING and row.message)

@@ -9,11 +9,23 @@ import types
 
 from IPython.core.error import StdinNotImplementedError
 from IPython.core.interactiveshell import InteractiveShell
+from traitlets.config import Config
 
 from course.classroom import honesty
 from course.classroom.planning import Step, needs_ipython
 
 LONGEST = 4000  # letters of a message
+
+
+NO_HISTORY = Config({"HistoryManager": {"enabled": False}})
+
+
+class Shell(InteractiveShell):
+    """IPython without a terminal, for magics."""
+
+    def ask_exit(self):
+        """What exit() calls here: it ends the cell, as anywhere."""
+        sys.exit()
 
 
 class Runner:
@@ -29,9 +41,7 @@ class Runner:
         builtins.input = _nobody_types
         self.shell = None
         if any(needs_ipython(step.source) for step in steps if not step.checks):
-            self.shell = InteractiveShell(user_module=module, user_ns=self.namespace)
-            self.shell.history_manager.enabled = False
-            self.shell.ask_exit = sys.exit
+            self.shell = Shell(user_module=module, user_ns=self.namespace, config=NO_HISTORY)
 
     def run(self, number: int) -> tuple[str, str] | None:
         """None where the step ran through, else the exception's name and message."""
@@ -73,9 +83,9 @@ def _silence():
     for descriptor in range(3):
         os.dup2(nowhere, descriptor)
     os.close(nowhere)
-    sys.stdin = sys.__stdin__ = open(0, closefd=False)  # noqa: SIM115 (for the process's life)
-    sys.stdout = sys.__stdout__ = open(1, "w", errors="replace", closefd=False)  # noqa: SIM115
-    sys.stderr = sys.__stderr__ = open(2, "w", errors="replace", closefd=False)  # noqa: SIM115
+    sys.stdin = open(0, closefd=False)  # noqa: SIM115 (for the process's life)
+    sys.stdout = open(1, "w", errors="replace", closefd=False)  # noqa: SIM115
+    sys.stderr = open(2, "w", errors="replace", closefd=False)  # noqa: SIM115
 
 
 def _nobody_types(prompt=""):

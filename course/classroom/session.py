@@ -51,7 +51,9 @@ def computed_by(process: int) -> float:
 class Session(Protocol):
     """Opened by `with`, which raises RuntimeError where it cannot be."""
 
-    alive: bool  # False where a step took the process with it: no other can run
+    @property
+    def alive(self) -> bool:
+        """False where a step took the process with it: no other can run."""
 
     def __enter__(self) -> Self: ...
 

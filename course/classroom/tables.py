@@ -11,8 +11,10 @@ from course.classroom.results import PASSED, Row
 
 # https://docs.moodle.org/en/Grade_import, and the offline grading worksheet of an assignment, of
 # which these columns are read: mod/assign/feedback/offline/importgradeslib.php
-MOODLE = ("Identifier", "Full name", "Grade", "Maximum grade", "Last modified (grade)")
-MOODLE = (*MOODLE, "Feedback comments")
+MOODLE = (
+    *("Identifier", "Full name", "Grade", "Maximum grade", "Last modified (grade)"),
+    "Feedback comments",
+)
 # https://community.canvaslms.com, "How do I import grades in the Gradebook?", and
 # lib/gradebook_importer.rb: these five first, an assignment a column behind, and a row of maxima
 CANVAS = ("Student", "ID", "SIS User ID", "SIS Login ID", "Section")
@@ -33,7 +35,7 @@ def read_points(path: Path | None, exercises: list[Row]) -> Points:
 
     Raises ValueError, with the line, for what is no exercise or no number.
     """
-    worth = {}
+    worth: dict[tuple[str, str], float] = {}
     if not path:
         return Points(worth)
     with path.open(encoding="utf-8-sig", newline="") as file:
