@@ -148,7 +148,10 @@ def run(
 
 
 def table_of(
-    intake: Intake, graded: list[Graded], lessons: dict[str, NotebookNode], options
+    intake: Intake,
+    graded: list[Graded],
+    lessons: dict[str, NotebookNode],
+    options: argparse.Namespace,
 ) -> tables.ClassTable:
     """Every student with rows for every lesson, those not handed in too."""
     rows = {(one.student, one.lesson): list(one.rows) for one in graded}
@@ -178,7 +181,14 @@ def notes_of(intake: Intake, table: tables.ClassTable) -> dict:
     return notes
 
 
-def write(out: Path, intake: Intake, graded: list[Graded], table, titles, source: str) -> None:
+def write(
+    out: Path,
+    intake: Intake,
+    graded: list[Graded],
+    table: tables.ClassTable,
+    titles: dict[str, str],
+    source: str,
+) -> None:
     """All files for the teacher and the students."""
     notes = notes_of(intake, table)
     texts = {

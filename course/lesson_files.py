@@ -15,6 +15,7 @@ from pathlib import Path
 
 import jupytext
 import nbformat
+from nbformat import NotebookNode
 
 ROOT = Path(__file__).parents[1]
 BEGIN, END = "### BEGIN SOLUTION", "### END SOLUTION"
@@ -36,7 +37,7 @@ open it with `make learn`, or run `%pip install git+ADDRESS` first, with the add
 repository.</sub>"""
 
 
-def read_lesson(path):
+def read_lesson(path: Path) -> NotebookNode:
     """A lesson's cells as a notebook, markers included, each with the id it keeps.
 
     Raises ValueError for an exercise without a check, a check of more than one line, or markers
@@ -70,13 +71,13 @@ def read_lesson(path):
     return notebook
 
 
-def heading(path):
+def heading(path: Path) -> str:
     """A lesson's title: its first heading."""
     found = re.search(r"^# # (.+)$", path.read_text(encoding="utf-8"), re.MULTILINE)
     return found[1] if found else path.stem
 
 
-def way_on(path):
+def way_on(path: Path) -> str:
     """The end of each lesson: the lessons before and after it, its solution, one's progress."""
     lessons = sorted(path.parent.glob("*.py"))
     place = lessons.index(path)
@@ -94,7 +95,7 @@ def way_on(path):
     return f"---\n\n{' · '.join(links)}\n\n{progress}"
 
 
-def student_version(lesson):
+def student_version(lesson: NotebookNode) -> NotebookNode:
     """The lesson with placeholders for its solutions, and a mark to tell an edited file by."""
     notebook = nbformat.from_dict(lesson)
     for cell in notebook.cells:
@@ -122,7 +123,7 @@ def _with_placeholders(source):
     return "\n".join(kept)
 
 
-def solution_version(lesson):
+def solution_version(lesson: NotebookNode) -> NotebookNode:
     """The lesson with its solutions, without their markers, not yet executed."""
     notebook = nbformat.from_dict(lesson)
     for cell in notebook.cells:
@@ -135,7 +136,7 @@ def solution_version(lesson):
     return notebook
 
 
-def this_python(notebook):
+def this_python(notebook: NotebookNode) -> None:
     """Gives a notebook the version of the Python that runs, as JupyterLab does when it opens one.
 
     Without it each notebook would count as changed as soon as it is opened.
@@ -144,17 +145,17 @@ def this_python(notebook):
     notebook.metadata["language_info"] = {**KERNEL["language_info"], "version": version}
 
 
-def sources(notebook):
+def sources(notebook: NotebookNode) -> list[tuple[str, str, str]]:
     """What a person can edit: id, kind and text of each cell."""
     return [(cell.id, cell.cell_type, cell.source) for cell in notebook.cells]
 
 
-def fingerprint(notebook):
+def fingerprint(notebook: NotebookNode) -> str:
     """A hash of all that a person can edit, to tell whether somebody did."""
     return hashlib.sha256(repr(sources(notebook)).encode()).hexdigest()[:16]
 
 
-def edited_by_hand(path):
+def edited_by_hand(path: Path) -> bool:
     """True where a built notebook no longer is what was built."""
     if not path.exists():
         return False
@@ -162,13 +163,13 @@ def edited_by_hand(path):
     return notebook.metadata.get("course", {}).get("built") != fingerprint(notebook)
 
 
-def clear_outputs(notebook):
+def clear_outputs(notebook: NotebookNode) -> None:
     for cell in notebook.cells:
         if cell.cell_type == "code":
             cell.outputs, cell.execution_count = [], None
 
 
-def write(notebook, path):
+def write(notebook: NotebookNode, path: Path) -> None:
     nbformat.validate(notebook)
     path.write_text(nbformat.writes(notebook) + "\n", encoding="utf-8", newline="\n")
 
@@ -183,20 +184,20 @@ class Exercise:
     check: str
 
     @property
-    def name(self):
+    def name(self) -> str:
         """Such as "cnn-stem", as in the ids of its cells."""
         return self.call.removeprefix("check.").replace("_", "-")
 
     @property
-    def answer(self):
+    def answer(self) -> str:
         return self.check.partition("(")[2].rstrip(")")
 
     @property
-    def call(self):
+    def call(self) -> str:
         return self.check.partition("(")[0]
 
 
-def exercises_of(lesson):
+def exercises_of(lesson: NotebookNode) -> list[Exercise]:
     """A lesson's exercises in order; `lesson` is what `lesson_files.read_lesson` gives."""
     found, number, title, cells = [], "", "", []
     for cell in lesson.cells:
@@ -211,7 +212,7 @@ def exercises_of(lesson):
     return found
 
 
-def title_of(lesson):
+def title_of(lesson: NotebookNode) -> str:
     """A lesson's heading without "Lesson 2 · ", or "" where it has none."""
     heading = re.search(r"^# (?:Lesson \d+ · )?(.+)$", lesson.cells[0].source, re.MULTILINE)
     return heading[1].strip() if heading else ""
@@ -220,7 +221,7 @@ def title_of(lesson):
 LARGEST = 50_000_000  # bytes of a notebook: pictures may be pasted into it
 
 
-def read_notebook(path):
+def read_notebook(path: Path) -> NotebookNode:
     """A person's notebook, whatever has been done to it: format 4.5, every cell with its text.
 
     Cells without an id keep none. Raises ValueError, with the reason in a few words, for what is no
@@ -231,7 +232,7 @@ def read_notebook(path):
     return parse_notebook(path.read_bytes())
 
 
-def parse_notebook(data):
+def parse_notebook(data: bytes) -> NotebookNode:
     """As `read_notebook`, of the file's bytes."""
     try:
         text = data.decode("utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig")

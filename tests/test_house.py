@@ -43,6 +43,7 @@ LONG = {  # still to be mended
 }
 
 UNTYPED = {  # likewise
+    "course.update",
     "vit",
     "coatnet.attention",
     "coatnet.family",
@@ -61,17 +62,14 @@ UNTYPED = {  # likewise
     "course.data.folders",
     "course.data.images",
     "course.data.shape_texture",
-    "course.lesson_files",
     "course.models",
     "course.plots",
-    "course.progress",
     "course.train",
     "course.training.averages",
     "course.training.batch_norm",
     "course.training.evaluation",
     "course.training.history",
     "course.training.loop",
-    "course.update",
 }
 
 

@@ -170,7 +170,9 @@ def _outside_functions(node):
             yield from _outside_functions(child)
 
 
-def without_checks(source, exercises):
+def without_checks(
+    source: str, exercises: list[Exercise]
+) -> tuple[str, list[tuple[Exercise, str]]]:
     """A cell without its check calls, and these as pairs of exercise and call."""
     try:
         body = ast.parse(plain(source)).body
@@ -220,7 +222,9 @@ def names(source: str) -> tuple[set[str], set[str]]:
     return bound, used - bound
 
 
-def used_by_exercises(lessons_own, steps, exercises):
+def used_by_exercises(
+    lessons_own: list[tuple[int, str]], steps: list[Step], exercises: list[Exercise]
+) -> list[tuple[int, str]]:
     """Those of the lesson's own statements that make what the exercises use, at any remove."""
     needed = {exercise.answer for exercise in exercises}
     for step in steps:

@@ -3,6 +3,8 @@
 import re
 from dataclasses import dataclass
 
+from course.classroom.planning import Step
+
 PASSED, FAILING = "passed", "failing"
 NOT_ATTEMPTED, NOT_SUBMITTED = "not attempted", "not submitted"
 MARKS = {PASSED: "✓", FAILING: "✗", NOT_ATTEMPTED: "○", NOT_SUBMITTED: "-"}
@@ -28,7 +30,7 @@ class Failure:
     message: str
 
 
-def verdict(step, failure: Failure | None, troubles: dict) -> tuple[str, str]:
+def verdict(step: Step, failure: Failure | None, troubles: dict) -> tuple[str, str]:
     """The outcome of a check and one line about it.
 
     troubles: (exercise, in its cells or below them) -> the first failure there.

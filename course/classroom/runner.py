@@ -23,7 +23,7 @@ NO_HISTORY = Config({"HistoryManager": {"enabled": False}})
 class Shell(InteractiveShell):
     """IPython without a terminal, for magics."""
 
-    def ask_exit(self):
+    def ask_exit(self) -> None:
         """What exit() calls here: it ends the cell, as anywhere."""
         sys.exit()
 
