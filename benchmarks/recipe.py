@@ -7,9 +7,7 @@ for equally long, with one seed, so that differences below a percent or so are c
 """
 
 import argparse
-import io
 import platform
-from contextlib import redirect_stdout
 from dataclasses import replace
 from datetime import date
 
@@ -66,10 +64,9 @@ def run(train, test, seconds, config=(), image_size=IMAGE_SIZE, optimizer=None, 
     if optimizer is not None:
         options["optimizer"] = optimizer(model)
     train, test = (replace(data, image_size=image_size) for data in (train, test))
-    with redirect_stdout(io.StringIO()):
-        history = fit(model, train, seconds=seconds, **options)
-        tried = model if options["average"] is None else options["average"].model
-        accuracy = evaluate(tried, test).accuracy
+    history = fit(model, train, seconds=seconds, quiet=True, **options)
+    tried = model if options["average"] is None else options["average"].model
+    accuracy = evaluate(tried, test, quiet=True).accuracy
     return accuracy, len(history.losses), sum(p.numel() for p in model.parameters())
 
 

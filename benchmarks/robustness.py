@@ -9,10 +9,8 @@ seeds, with the smallest and the largest in brackets, in percent.
 """
 
 import argparse
-import io
 import statistics
 import sys
-from contextlib import redirect_stdout
 from dataclasses import replace
 from datetime import date
 from functools import partial
@@ -94,8 +92,7 @@ def trained(data, name, train, seed):
         image_size, make = photographs.MODELS[name]
         model, steps = make(num_classes=len(train.classes)), PHOTOGRAPH_STEPS[name]
         recipe = photographs.recipe(name, model)
-    with redirect_stdout(io.StringIO()):
-        fit(model, replace(train, image_size=image_size), steps=steps, seed=seed, **recipe)
+    fit(model, replace(train, image_size=image_size), steps=steps, seed=seed, quiet=True, **recipe)
     return model.cpu().eval(), image_size
 
 

@@ -15,14 +15,20 @@ import sys
 from functools import partial
 from pathlib import Path
 
-from accelerate import PartialState
-
 from coatnet import create_model, list_models
 from course.augmentation import flip_and_crop, mixup, trivial_augment
 from course.checkpoints import load_checkpoint
 from course.data import load_data
 from course.models import MODELS, build_model, make_optimizer
-from course.training import PRECISIONS, MovingAverage, evaluate, fit, warmup_cosine
+from course.training import (
+    PRECISIONS,
+    MovingAverage,
+    connect,
+    disconnect,
+    evaluate,
+    fit,
+    warmup_cosine,
+)
 
 AUGMENTATIONS = {"none": None, "flip-and-crop": flip_and_crop, "trivial": trivial_augment}
 DEFAULTS = {
@@ -186,15 +192,13 @@ class Metrics:
         os.replace(beside, self.path)
 
 
-def train(settings, out, train_data, held_out, resume):
+def train(settings, out, train_data, held_out, resume, together):
     """Runs `fit` as the settings say and returns its `History`."""
     model = build_model(settings, len(train_data.classes))
-    state = PartialState()
-    if not resume and state.is_main_process:
+    if not resume and together.rank == 0:
         out.mkdir(parents=True, exist_ok=True)
-        settings = settings | {"classes": train_data.classes}
+        settings |= {"classes": train_data.classes, "processes": together.count}
         (out / "settings.json").write_text(json.dumps(settings, indent=2) + "\n")
-    state.wait_for_everyone()
     budget = {name: settings[name] for name in ("epochs", "steps") if settings[name] is not None}
     return fit(
         model,
@@ -210,6 +214,7 @@ def train(settings, out, train_data, held_out, resume):
         precision=settings["precision"],
         average=MovingAverage(model, settings["average"]) if settings["average"] else None,
         checkpoint=out / "checkpoint.pt",
+        best=out / "best.pt",
         checkpoint_every=settings["checkpoint_every"],
         resume=resume,
         log=Metrics(out / "metrics.jsonl"),
@@ -236,15 +241,19 @@ def try_out(settings, out, held_out):
 
 
 def main(argv=None):
-    is_main = PartialState().is_main_process
+    is_main = os.environ.get("RANK", "0") == "0"
     try:
         settings, out, task = read_settings(argv)
-        with PartialState().main_process_first():  # which downloads, if need be, for all
-            datasets = load(settings["data"], settings["image_size"])
+        together = connect(settings["device"])
+        if not is_main:
+            together.gather(None)  # the first process downloads, if need be, for all
+        datasets = load(settings["data"], settings["image_size"])
+        if is_main:
+            together.gather(None)
         if task == "evaluate":
             try_out(settings, out, datasets[1])
             return 0
-        history = train(settings, out, *datasets, resume=task == "resume")
+        history = train(settings, out, *datasets, task == "resume", together)
         if history.finished:
             return 0
         if is_main:
@@ -254,6 +263,8 @@ def main(argv=None):
         if is_main:
             print(f"course.train: {error}", file=sys.stderr)
         return 2
+    finally:
+        disconnect()
 
 
 if __name__ == "__main__":

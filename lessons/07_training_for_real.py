@@ -12,13 +12,11 @@
 FULL = False  # True: section 6 trains 20 times as long (a quarter of an hour on two CPU cores)
 
 import copy
-import io
 import json
 import math
 import subprocess
 import sys
 import time
-from contextlib import redirect_stdout
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -403,14 +401,14 @@ unseen = replace(test, images=test.images[:1000], targets=test.targets[:1000])
 def follow(record):
     """`fit` calls this after each step and after each epoch, here of 20 steps"""
     if "epoch" in record:
-        right = [training.evaluate(m, unseen, hidden=True).accuracy for m in (model, average)]
+        right = [training.evaluate(m, unseen, quiet=True).accuracy for m in (model, average)]
         points.append([record["step"], *right])
     else:
         move_average(average, model, 0.95)
 
 
-with redirect_stdout(io.StringIO()):
-    training.fit(model, train, steps=240, steps_per_epoch=20, lr=4e-3, log=follow, device="cpu")
+options = {"steps": 240, "steps_per_epoch": 20, "lr": 4e-3, "log": follow}
+training.fit(model, train, device="cpu", quiet=True, **options)
 steps, *curves = zip(*points)
 figure, axis = plt.subplots(figsize=(7, 3), layout="constrained")
 for label, curve in zip(("the model", "its average"), curves):
@@ -459,10 +457,9 @@ def run(schedule=factor, average=None, seed=0, steps=130, **options):
     if average is not None:  # the same update as yours, with a smaller d for the first steps
         average = training.MovingAverage(model, average)
     options |= {"optimizer": optimizer, "schedule": schedule, "average": average, "device": "cpu"}
-    with redirect_stdout(io.StringIO()):
-        training.fit(model, few, steps=steps, seed=seed, **options)
+    training.fit(model, few, steps=steps, seed=seed, quiet=True, **options)
     tested = model if average is None else average.model
-    return 100 * training.evaluate(tested, test, hidden=True).accuracy
+    return 100 * training.evaluate(tested, test, quiet=True).accuracy
 
 
 # %% tags=["nbval-ignore-output"]
@@ -621,54 +618,63 @@ for name, other in (("resumed", resumed), ("weights alone", careless)):
 #
 # A run on eight GPUs is eight copies of one program. Each has the whole model, takes its share of every batch and computes
 # gradients; these are averaged over all, and everybody takes the same step, so that the weights never differ.
-# [accelerate](https://huggingface.co/docs/accelerate) starts the copies and connects them. What changes, and what should not:
+# PyTorch's `torchrun` starts the copies, and `torch.distributed` connects them. What changes, and what should not:
 #
 # | | one process | N processes, with `fit` |
 # |---|---|---|
 # | batch | `batch_size` images | the same in all: each process takes `batch_size / N` of them. Many programs call the share of one process the batch size; then the whole batch grows with N |
 # | learning rate | `lr` | the same, as long as the batch is. For a batch $k$ times as large: $k$ times the rate and a warm-up ([arXiv 1706.02677](https://arxiv.org/abs/1706.02677)), up to a point |
 # | order of the images | drawn from the seed | the same everywhere, or two processes would take the same image |
+# | augmentation | drawn from the seed | the same everywhere: whom mixup fades into whom depends on the whole batch |
 # | gradients | of the batch's mean loss | averaged; equal to the batch's if each share is weighed by its size |
 # | dropout | a random mask | a seed for each process, or all would drop alike |
-# | BatchNorm's statistics | of the batch | of a share alone, unless they are synchronised: `fit` does it, at the price of two messages for each norm |
-# | training images | all in memory | all in the memory of each process. ImageNet at 224 pixels would be 193 GB: it needs a loader that reads from the disk, which this course does not have |
+# | BatchNorm's statistics | of the batch | of a share alone, unless they are synchronised: `fit` does it, at the price of one message for each norm, and one more on the way back |
 # | held-out images | all | a share each; the results are put together |
 # | metrics, progress, checkpoint | written | written by process 0 alone |
 #
-# Try it. This is the shell command `accelerate launch -m course.train`, once with one process and once with two, for 20 steps
-# of the course's small CoAtNet. It trains with `fit`, in processes of its own, and writes a line of JSON for every step:
+# Try it. This is the shell command `torchrun -m course.train`, once with one process and once with two, for 20 steps of the
+# course's small CoAtNet. It trains with `fit`, in processes of its own, and writes a line of JSON for every step.
+#
+# How do we know that there were two? Two processes that don't know of each other each train on whole batches, and their
+# losses are those of one, to the last digit: that looks like the best result of all. So `fit` refuses to begin where a
+# launcher promised more processes than it finds, and a run's settings say how many it had:
 
 
 # %% tags=["nbval-ignore-output"]
 def losses_in(processes, out):
-    """The losses of 20 steps in so many processes"""
-    python, number = [sys.executable, "-m"], str(processes)
-    command = [*python, "accelerate.commands.launch", "--cpu", "--num_processes", number]
-    command += ["-m", "course.train", "--steps", "20", "--batch-size", "40", "--out", str(out)]
+    """The losses of 20 steps in so many processes, and how many there really were"""
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    command += ["--nproc_per_node", str(processes), "-m", "course.train", "--device", "cpu"]
+    command += ["--steps", "20", "--batch-size", "40", "--out", str(out)]
     subprocess.run(command, check=True, capture_output=True)
     records = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
-    return torch.tensor([record["loss"] for record in records if "lr" in record])
+    losses = torch.tensor([record["loss"] for record in records if "lr" in record])
+    return losses, json.loads((out / "settings.json").read_text())["processes"]
 
 
 with TemporaryDirectory() as folder:
-    one, two = [losses_in(n, Path(folder) / str(n)) for n in (1, 2)]
-print(f"losses of one and of two processes differ by up to {(one - two).abs().max():.1g}")
+    (one, alone), (two, together) = [losses_in(n, Path(folder) / str(n)) for n in (1, 2)]
+assert (alone, together) == (1, 2), "what follows would compare one process with itself"
+print(f"losses of {alone} and of {together} processes: up to {(one - two).abs().max():.1g} apart")
 figure, axis = plt.subplots(figsize=(7, 2.6), layout="constrained")
 axis.plot(range(1, 21), one, color=plots.COLOURS[0], label="one process")
 axis.plot(range(1, 21), two, "o", color=plots.COLOURS[1], label="two processes")
-axis.set(xlabel="step", ylabel="cross-entropy")
+axis.set(xlabel="step", ylabel="cross-entropy", xticks=range(0, 21, 5))
 axis.grid(alpha=0.3)
 legend = axis.legend()
 
 # %% [markdown]
 # The same losses but for the last digits, because sums are added up in another order. It is the same with any number of
-# processes, GPUs and machines:
+# processes, GPUs and machines. From a shell, in the course's folder (on Windows, `.venv\Scripts\torchrun`):
 #
 # ```
-# accelerate launch --num_processes 2 --cpu -m course.train --model small --data shapetexture100 --epochs 5
-# accelerate launch --num_processes 8 -m course.train --model coatnet_0_224 --data DIR --epochs 90 --precision bf16
-# accelerate launch --num_machines 2 --machine_rank 0 --main_process_ip IP --num_processes 16 -m course.train ...
+# .venv/bin/torchrun --nproc_per_node 2 -m course.train --model small --data shapetexture100 --epochs 5 --device cpu
+# .venv/bin/torchrun --nproc_per_node 8 -m course.train --model coatnet_0_224 --data DIR --epochs 90 --precision bf16
+# .venv/bin/torchrun --nproc_per_node 8 --nnodes 2 --node_rank 0 --master_addr IP -m course.train ...
 # ```
+#
+# On GPUs `accelerate launch --num_processes 8 -m course.train ...` does the same. ImageNet at 224 pixels would be 193 GB in
+# memory: folders that are too large for it are read from the disk batch by batch, by worker processes.
 #
 # `python -m course.train --help` has the options: everything of this lesson, and `--resume`. Each run gets a folder with
 # its settings, its checkpoint, and a line of JSON for every step.
@@ -691,9 +697,8 @@ def fine_tune(pretrained, steps=60):
     body = [p for name, p in model.named_parameters() if not name.startswith("head")]
     groups = [{"params": body, "lr": 3e-4}, {"params": model.head.parameters(), "lr": 3e-3}]
     optimizer = torch.optim.AdamW(groups)
-    with redirect_stdout(io.StringIO()):
-        options = {"optimizer": optimizer, "schedule": factor}
-        history = training.fit(model, *larger, steps=steps, steps_per_epoch=steps, **options)
+    options = {"optimizer": optimizer, "schedule": factor, "quiet": True}
+    history = training.fit(model, *larger, steps=steps, steps_per_epoch=steps, **options)
     return history.epochs[-1].held_out.accuracy
 
 

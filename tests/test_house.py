@@ -39,7 +39,6 @@ LONG = {  # still to be mended
     "course.checks.lesson06",
     "course.checks.lesson07",
     "course.comparing",
-    "course.training.loop",
 }
 
 UNTYPED = {  # likewise
@@ -65,11 +64,6 @@ UNTYPED = {  # likewise
     "course.models",
     "course.plots",
     "course.train",
-    "course.training.averages",
-    "course.training.batch_norm",
-    "course.training.evaluation",
-    "course.training.history",
-    "course.training.loop",
 }
 
 

@@ -41,20 +41,29 @@ class Batches:
         return F.normalize(images, list(self.mean), list(self.std))
 
     def prepare(
-        self, images: Tensor, targets: Tensor, seed: int, augment: Augment | None, mix: Mix | None
+        self,
+        images: Tensor,
+        targets: Tensor,
+        seed: int,
+        augment: Augment | None,
+        mix: Mix | None,
+        share: slice = slice(None),
     ) -> tuple[Tensor, Tensor]:
-        """A batch as it is stored, on its device -> as `batches` yields it.
+        """A batch as it is stored, on its device -> as `batches` yields it, a share of it.
 
-        What is drawn from torch's random state depends on `seed` alone.
+        What is drawn from torch's random state depends on `seed` alone. What it does to an image
+        depends on the image's place in the whole batch, and mixing on the others in it: so that
+        several processes learn from the very images that one would, the share is taken last.
         """
         with own_randomness(images.device, seed):
             if augment is not None:
                 images = augment(images)
+            if mix is None:
+                return self.normalise(images[share]), targets[share]
             images = self.normalise(images)
-            if mix is not None:
-                targets = torch.nn.functional.one_hot(targets, len(self.classes)).float()
-                images, targets = mix(images, targets)
-        return images, targets
+            targets = torch.nn.functional.one_hot(targets, len(self.classes)).float()
+            images, targets = mix(images, targets)
+        return images[share], targets[share]
 
     def plan(
         self, batch_size: int, shuffle: bool, seed: int, start: int
@@ -112,14 +121,26 @@ class ImageData(Batches):
         stay what they were. The random state is left as it was.
 
         Of several `processes`, the one of this `rank` gets its share of each batch: together they
-        get the batches of one process.
+        get the batches of one process; see `share_of`.
         """
         for place, indices in self.plan(batch_size, shuffle, seed, start):
             indices = indices.to(self.images.device)
             images = self.images.index_select(0, indices).to(device)
             targets = self.targets.index_select(0, indices).to(device)
-            images, targets = self.prepare(images, targets, mixed_seed(seed, place), augment, mix)
-            yield images.tensor_split(processes)[rank], targets.tensor_split(processes)[rank]
+            share = share_of(len(indices), rank, processes)
+            yield self.prepare(images, targets, mixed_seed(seed, place), augment, mix, share)
+
+
+def share_of(count: int, rank: int, processes: int) -> slice:
+    """Which of a batch's `count` images process `rank` takes: as many as the others, or one more.
+
+    All of them where there are fewer images than processes: each needs one to compute with.
+    """
+    if count < processes:
+        return slice(0, count)
+    each, more = divmod(count, processes)
+    first = rank * each + min(rank, more)
+    return slice(first, first + each + (rank < more))
 
 
 def mixed_seed(*numbers: int) -> int:

@@ -1,9 +1,11 @@
 """The training loop of every lesson: `fit`, `evaluate`, and what a run will cost, `estimate`."""
 
 from course.training.averages import MovingAverage, update_average
-from course.training.evaluation import estimate, evaluate, pick_device
+from course.training.evaluation import estimate, evaluate
 from course.training.history import Epoch, Evaluation, History
-from course.training.loop import PRECISIONS, fit, warmup_cosine
+from course.training.learner import PRECISIONS
+from course.training.loop import fit, warmup_cosine
+from course.training.processes import Processes, connect, disconnect, pick_device
 
 __all__ = [
     "PRECISIONS",
@@ -11,6 +13,9 @@ __all__ = [
     "Evaluation",
     "History",
     "MovingAverage",
+    "Processes",
+    "connect",
+    "disconnect",
     "estimate",
     "evaluate",
     "fit",

@@ -1,43 +1,100 @@
 """BatchNorm for several processes, on CPUs too."""
 
 import torch
-from torch import nn
-from torch.distributed.nn.functional import all_reduce
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 
-class SyncedBatchNorm2d(nn.BatchNorm2d):
-    """`BatchNorm2d` with the statistics of all processes' images: [B, C, H, W] -> the same.
+class _Sum(torch.autograd.Function):
+    """The sum of all processes' tensors. Each one's result depends on everybody's input, so that
+    the gradients are summed too."""
 
-    What `nn.SyncBatchNorm` is for GPUs alone. The reduction carries gradients, so that each
-    process's images also learn from their influence on the others' mean and variance.
+    @staticmethod
+    def forward(ctx, values):
+        values = values.clone()
+        dist.all_reduce(values)
+        return values
+
+    @staticmethod
+    def backward(ctx, gradients):
+        gradients = gradients.clone()
+        dist.all_reduce(gradients)
+        return gradients
+
+
+class _Synced(_BatchNorm):
+    """Makes a BatchNorm use the statistics of all processes' images: [B, C, ...] -> the same.
+
+    What `nn.SyncBatchNorm` is for GPUs alone, which refuses CPUs. The sum carries gradients, so
+    that each process's images also learn from their influence on the others' mean and variance. One
+    message for each norm, and one on the way back: everybody fills in a row of a table.
     """
 
-    def forward(self, x):
-        if not self.training:
+    synced = True
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.synced or not (self.training or self.running_mean is None):
             return super().forward(x)
-        channelwise = (None, slice(None), None, None)
+        channels = (1, -1) + (1,) * (x.ndim - 2)  # the shape in which [C] spreads over x
+        dims = [d for d in range(x.ndim) if d != 1]
         values = x.float()  # sums over a batch need more digits than bfloat16 has
-        count = all_reduce(values.new_tensor(values.numel() / values.shape[1]))
-        mean = all_reduce(values.sum((0, 2, 3))) / count  # [C]
-        centred = values - mean[channelwise]
-        variance = all_reduce(centred.square().sum((0, 2, 3))) / count  # [C]
-        with torch.no_grad():
-            self.num_batches_tracked += 1
-            self.running_mean.lerp_(mean, self.momentum)
-            self.running_var.lerp_(variance * count / (count - 1), self.momentum)
-        scale = self.weight * (variance + self.eps).rsqrt()  # [C]
-        return (centred * scale[channelwise] + self.bias[channelwise]).to(x.dtype)
+        count = values.new_tensor([values.numel() / values.shape[1]])
+        mean = values.mean(dims)  # [C]
+        squares = (values - mean.view(channels)).square().sum(dims)  # [C]
+        table = values.new_zeros(dist.get_world_size(), 1 + 2 * len(mean))
+        own = torch.arange(len(table), device=x.device) == dist.get_rank()
+        table = _Sum.apply(torch.where(own[:, None], torch.cat([count, mean, squares]), table))
+        counts, means, squares = table.split([1, len(mean), len(mean)], dim=1)  # [P, 1 or C]
+        count = counts.sum()
+        mean = (counts * means).sum(0) / count
+        variance = (squares + counts * (means - mean).square()).sum(0) / count
+        if self.training and self.running_mean is not None:
+            self._follow(mean, variance * count / (count - 1))
+        scale = (variance + self.eps).rsqrt()
+        y = (values - mean.view(channels)) * scale.view(channels)
+        if self.affine:
+            y = y * self.weight.view(channels) + self.bias.view(channels)
+        return y.to(x.dtype)
+
+    @torch.no_grad()
+    def _follow(self, mean, variance):
+        """Moves the running statistics, as `_BatchNorm.forward` does."""
+        self.num_batches_tracked += 1
+        share = self.momentum
+        if share is None:  # the plain mean of all batches
+            share = 1 / self.num_batches_tracked.item()
+        self.running_mean.lerp_(mean, share)
+        self.running_var.lerp_(variance, share)
 
 
-def synchronise_batch_norm(model):
-    """Makes every `BatchNorm2d` of `model` a `SyncedBatchNorm2d` with the same parameters."""
+def synchronise_batch_norm(model: nn.Module) -> None:
+    """Lets every BatchNorm of `model` see all processes' images. Parameters and optimisers stay.
+
+    Raises ValueError for one with a forward pass of its own, which this cannot replace.
+    """
+    for name, module in model.named_modules():
+        if not isinstance(module, _BatchNorm) or isinstance(module, nn.SyncBatchNorm):
+            continue
+        kind = type(module)
+        if kind.forward is not _BatchNorm.forward:
+            raise ValueError(
+                f"{name} is a {kind.__name__}, which would see its own process's images alone: "
+                "take an nn.BatchNorm, or one process"
+            )
+        module.__class__ = type(f"Synced{kind.__name__}", (_Synced, kind), {})
+
+
+def pause_synchronisation(model: nn.Module, paused: bool) -> None:
+    """While `paused`, each process's norms see its own images alone."""
     for module in model.modules():
-        if type(module) is nn.BatchNorm2d:
-            module.__class__ = SyncedBatchNorm2d  # keeps parameters, which an optimiser may hold
+        if isinstance(module, _Synced):
+            module.synced = not paused
 
 
-def separate_batch_norm(model):
+def separate_batch_norm(model: nn.Module) -> None:
     """Undoes `synchronise_batch_norm`."""
     for module in model.modules():
-        if type(module) is SyncedBatchNorm2d:
-            module.__class__ = nn.BatchNorm2d
+        if isinstance(module, _Synced):
+            vars(module).pop("synced", None)
+            module.__class__ = type(module).__bases__[1]

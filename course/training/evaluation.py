@@ -5,60 +5,83 @@ import itertools
 import math
 import sys
 import time
-from dataclasses import replace
+from typing import Any
 
 import torch
 import torch.nn.functional as F
-from accelerate.utils import gather_object
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from course.training.history import Evaluation
+from course.training.processes import Processes, pick_device
 
 
-def pick_device():
-    """The best device at hand: "cuda", then "mps", then "cpu"."""
-    if torch.cuda.is_available():
-        return "cuda"
-    return "mps" if torch.backends.mps.is_available() else "cpu"
+def evaluate(
+    model: nn.Module,
+    data: Any,
+    *,
+    batch_size: int = 256,
+    device: str | torch.device | None = None,
+    quiet: bool = False,
+) -> Evaluation:
+    """The `Evaluation` of `model` on all of `data`, in eval mode; the model's mode stays as it was.
+
+    `device` is by default the one that the model is on. `quiet` leaves the progress bar away.
+    """
+    device = torch.device(device or next(model.parameters()).device)
+    return evaluate_together(model, data, Processes(device), batch_size, quiet)
 
 
 @torch.no_grad()
-def evaluate(model, data, *, batch_size=256, device=None, hidden=False):
-    """The `Evaluation` of `model` on all of `data`, in eval mode; the model's mode stays as it was.
-
-    `device` is by default the one that the model is on. `hidden` leaves the progress bar away.
-    """
-    device = device or next(model.parameters()).device
+def evaluate_together(
+    model: nn.Module,
+    data: Any,
+    processes: Processes,
+    batch_size: int = 256,
+    quiet: bool = False,
+) -> Evaluation:
+    """`evaluate`, of which each process does its share of every batch; all get the result."""
     was_training = model.training
-    model.to(device).eval()
-    loss_sum, predictions = 0.0, []
-    with progress(math.ceil(len(data) / batch_size), "Evaluating", hidden=hidden) as bar:
-        for images, targets in data.batches(batch_size, device=device):
-            logits = model(images)
-            require_logits(logits, len(data.classes))
-            loss_sum += F.cross_entropy(logits, targets, reduction="sum").item()
-            predictions.append(logits.argmax(dim=1).cpu())
-            bar.update()
-    model.train(was_training)
-    predictions = torch.cat(predictions)
-    accuracy = (predictions == data.targets.cpu()).float().mean().item()
-    return Evaluation(loss_sum / len(data), accuracy, predictions)
+    model.to(processes.device).eval()
+    sums, predictions = [], []  # of each batch: read at the end, because reading waits for the GPU
+    batches = data.batches(
+        batch_size, device=processes.device, rank=processes.rank, processes=processes.count
+    )
+    count = math.ceil(len(data) / batch_size)
+    quiet = quiet or processes.rank > 0
+    try:
+        with progress(count, "Evaluating", quiet=quiet) as bar:
+            for images, targets in batches:
+                logits = model(images)
+                require_logits(logits, len(data.classes))
+                loss, predicted = (
+                    F.cross_entropy(logits, targets, reduction="sum"),
+                    logits.argmax(1),
+                )
+                sums.append(torch.stack([loss, (predicted == targets).sum().float()]))
+                predictions.append(predicted)
+                bar.update()
+    finally:
+        model.train(was_training)
+    table = torch.stack(sums).double().cpu()  # [batches, 2]
+    shares = processes.gather((table, [part.cpu() for part in predictions]))
+    last = len(data) - (count - 1) * batch_size
+    if last < processes.count:  # the whole of it is everybody's share
+        for table, parts in shares[1:]:
+            table[-1], parts[-1] = 0, parts[-1][:0]
+    loss, right = (sum(table for table, _ in shares).sum(0) / len(data)).tolist()
+    parts = [torch.cat(batch) for batch in zip(*(parts for _, parts in shares), strict=True)]
+    return Evaluation(loss, right, torch.cat(parts))
 
 
-def _evaluate_together(model, data, device, processes, rank):
-    """`evaluate`, of which each process does its share."""
-    share = slice(rank, None, processes)
-    part = replace(data, images=data.images[share], targets=data.targets[share])
-    results = gather_object([evaluate(model, part, device=device, hidden=rank > 0)])
-    predictions = torch.empty(len(data), dtype=torch.int64)
-    for place, result in enumerate(results):
-        predictions[place::processes] = result.predictions
-    loss = sum(result.loss * len(result.predictions) for result in results) / len(data)
-    accuracy = (predictions == data.targets.cpu()).float().mean().item()
-    return Evaluation(loss, accuracy, predictions)
-
-
-def estimate(model, train, *, epochs, batch_size=32, device=None):
+def estimate(
+    model: nn.Module,
+    train: Any,
+    *,
+    epochs: int,
+    batch_size: int = 32,
+    device: str | torch.device | None = None,
+) -> float:
     """Seconds that `fit` would take, from two steps of a copy of the model; also printed."""
     device = device or pick_device()
     steps = math.ceil(len(train) / batch_size)
@@ -66,7 +89,7 @@ def estimate(model, train, *, epochs, batch_size=32, device=None):
     for images, targets in itertools.islice(train.batches(batch_size, device=device), 2):
         started = time.perf_counter()  # the first step warms up, the second one counts
         F.cross_entropy(model(images), targets).backward()
-        next(model.parameters()).grad.sum().item()  # waits for the device
+        torch.stack([p.sum() for p in model.parameters()]).tolist()  # waits for the device
     seconds = (time.perf_counter() - started) * steps * epochs
     print(
         f"{epochs} epochs of {steps:,} steps on {device}: about {in_words(seconds)}. "
@@ -75,27 +98,27 @@ def estimate(model, train, *, epochs, batch_size=32, device=None):
     return seconds
 
 
-def in_words(seconds):
+def in_words(seconds: float) -> str:
     """A duration as one reads it: "40 s", "12 min", "3.5 h"."""
     if seconds < 100:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
 
 
-def progress(total, description, done=0, hidden=False):
+def progress(total: int, description: str, done: int = 0, quiet: bool = False) -> tqdm:
     """A progress bar that vanishes when it is done; `done` of `total` are so already."""
     return tqdm(
         total=total,
         desc=description,
         initial=done,
-        disable=hidden,
+        disable=quiet,
         leave=False,
         mininterval=0.5,
         file=sys.stdout,
     )
 
 
-def require_logits(logits, num_classes):
+def require_logits(logits: Tensor, num_classes: int) -> None:
     """Raises ValueError unless `logits` is [B, num_classes]."""
     if logits.ndim != 2 or logits.shape[1] != num_classes:
         raise ValueError(

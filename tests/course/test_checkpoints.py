@@ -257,50 +257,5 @@ def test_a_damaged_checkpoint_is_one_line(tmp_path, capsys, damage):
         assert line.count("\n") == 1
 
 
-def launched(processes, out, *options):
-    launch = ["-m", "accelerate.commands.launch", "--cpu", "--num_processes", str(processes)]
-    return [sys.executable, *launch, "-m", "course.train", *options, "--out", str(out)]
-
-
 def records_of(out):
     return [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
-
-
-def test_two_processes_have_the_loss_curve_of_one(tmp_path):
-    """Of the staged model, whose BatchNorm must see whole batches for that."""
-    options = ["--steps", "50", "--batch-size", "8", "--model", "small", "--mixup", "0.2"]
-    curves, trials = [], []
-    for processes in (1, 2):
-        out = tmp_path / str(processes)
-        command = launched(processes, out, *options)
-        subprocess.run(command, check=True, capture_output=True, timeout=300)
-        *steps, epoch = records_of(out)
-        curves.append([record["loss"] for record in steps])
-        trials.append(epoch["held_out_loss"])
-    assert curves[1] == pytest.approx(curves[0], abs=1e-3)
-    assert len(set(curves[0])) == 50
-    assert trials[1] == pytest.approx(trials[0], abs=1e-3)
-
-
-@pytest.mark.skipif(not hasattr(os, "killpg"), reason="this system has no process groups")
-def test_ctrl_c_in_two_processes_and_an_exact_resume(tmp_path):
-    """Of the ViT, whose dropout draws other numbers in each process."""
-    options = ["--steps", "40", "--batch-size", "16", "--model", "vit"]
-    group = subprocess.Popen(
-        launched(2, tmp_path / "stopped", *options),
-        start_new_session=True,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    wait_for_steps(group, tmp_path / "stopped")
-    os.killpg(group.pid, signal.SIGINT)  # as the terminal does
-    group.wait(120)
-    done = len(load_checkpoint(tmp_path / "stopped" / "checkpoint.pt")["history"]["losses"])
-    assert 10 <= done < 40
-    run_quietly = partial(subprocess.run, check=True, capture_output=True, timeout=300)
-    run_quietly(launched(2, tmp_path / "stopped", "--resume"))
-    run_quietly(launched(2, tmp_path / "whole", *options))
-    stopped, whole = (
-        [record["loss"] for record in records_of(tmp_path / name)] for name in ("stopped", "whole")
-    )
-    assert stopped == pytest.approx(whole, abs=1e-6)

@@ -189,10 +189,12 @@ def test_processes_share_the_batches_of_one():
         return list(data.batches(4, True, augment=flip_and_crop, mix=mixup, **share))
 
     whole, shares = parts(), [parts(rank=rank, processes=3) for rank in range(3)]
-    assert [len(targets) for _, targets in shares[0]] == [2, 2, 1]
+    assert [len(targets) for _, targets in shares[0]] == [2, 2, 2]
     for k in (0, 1):
-        for place, batch in enumerate(whole):
+        for place, batch in enumerate(whole[:2]):
             assert torch.equal(torch.cat([share[place][k] for share in shares]), batch[k])
+        for share in shares:  # two images for three: each has both
+            assert torch.equal(share[2][k], whole[2][k])
 
 
 def test_some_images_are_selected():

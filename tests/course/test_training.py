@@ -177,8 +177,8 @@ def test_bf16_computes_in_bfloat16_and_keeps_float32():
     exact = training.fit(linear(), dataset(), steps=1, batch_size=8, device="cpu")
     assert history.losses[0] == pytest.approx(exact.losses[0], rel=0.02)
     assert history.losses[0] != exact.losses[0]
-    with pytest.raises(ValueError, match="precision='fp16': take one of fp32, bf16"):
-        training.fit(model, dataset(), steps=1, precision="fp16")
+    with pytest.raises(ValueError, match="precision='fp8': take one of fp32, bf16, fp16"):
+        training.fit(model, dataset(), steps=1, precision="fp8")
 
 
 def test_every_step_and_epoch_is_logged():
