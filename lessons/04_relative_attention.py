@@ -5,7 +5,7 @@
 # the layer that asks both, the heart of CoAtNet, and the transformer block around it. At its end it
 # keeps a promise of lesson 1: the same weights work at another image size.
 #
-# You need lessons 1 and 3. Plan on **90 minutes**.
+# You need lessons 1 and 3. Plan on **90 minutes**: 65 for the exercises, 25 to read and to look.
 
 # %%
 FULL = False  # nothing in this lesson trains, so that True changes nothing
@@ -18,6 +18,7 @@ from torch import nn
 
 import coatnet
 from coatnet import FeedForward2d, LayerNorm2d, resize_table
+from course import plots
 from course.checking import yours
 from course.checks import lesson04 as check
 from course.comparing import take_weights
@@ -55,9 +56,12 @@ for name, one, linear in zip("qkv", (q, k, v), linears):
 # then k, then v.
 #
 # $$\underbrace{[\,q_1 \; k_1 \; v_1}_{\text{head 1}} \;\; \underbrace{q_2 \; k_2 \; v_2}_{\text{head 2}} \;\; \dots ]
-# \qquad \text{each of } d \text{ channels, in CoAtNet } d = 32 .$$
+# \qquad \text{each of } d \text{ channels, in CoAtNet-0 to -4 } d = 32 .$$
 #
 # ### Exercise 1 · Q, K and V in one convolution (10 min, ★★☆)
+#
+# Make one 1 x 1 convolution for all heads; in `forward`, apply it, split its channels head by head, and
+# return q, k and v, each `[B, num_heads, N, head_dim]`.
 #
 # <details><summary>Hint 1: the layer</summary>
 #
@@ -107,20 +111,24 @@ check.qkv(QKV)
 #
 # Write all three ways of looking around as sums over pixels $j$, seen from pixel $i$.
 #
-# A depthwise **convolution** weighs by the offset alone (equation 1 of the paper):
+# A depthwise **convolution** weighs by the offset alone (equation 1 of the paper; lesson 3 numbered the
+# same weights the other way round, by $j - i$):
 #
 # $$y_i = \sum_{j \in \text{neighbours of } i} w_{i-j} \, x_j .$$
 #
-# **Attention** weighs by content alone, and looks everywhere (equation 2):
+# **Attention** weighs by content alone, and looks everywhere (equation 2, where the paper leaves out q, k,
+# v and the root):
 #
 # $$y_i = \sum_{j} \frac{e^{\,q_i \cdot k_j / \sqrt{d}}}{\sum_{m} e^{\,q_i \cdot k_m / \sqrt{d}}} \; v_j .$$
 #
 # The first treats all places alike: shift the image, and the result shifts with it. The second adapts
-# to what it sees. **Relative attention** adds the two *before* the softmax (equation 3):
+# to what it sees. **Relative attention** adds the two *before* the softmax (the second form of equation 3;
+# the first adds $w$ behind it):
 #
 # $$y_i = \sum_{j} \frac{e^{\,q_i \cdot k_j / \sqrt{d} \;+\; w_{i-j}}}{\sum_{m} e^{\,q_i \cdot k_m / \sqrt{d} \;+\; w_{i-m}}} \; v_j .$$
 #
-# $w_{i-j}$ is one learned number for every head and every offset. On a grid of $H \times W$ pixels
+# $w_{i-j}$ is one learned number for every head and every offset (a convolution has one for every channel
+# and every offset). On a grid of $H \times W$ pixels
 # offsets run from $-(H-1)$ to $H-1$ down and from $-(W-1)$ to $W-1$ right, so that a head's numbers
 # fit in a table of $(2H-1) \times (2W-1)$. The only work is to find the right entry for each pair.
 #
@@ -130,7 +138,7 @@ check.qkv(QKV)
 #
 # $$\text{index}_{ij} = (r_i - r_j + H - 1) \cdot (2W - 1) + (c_i - c_j + W - 1) .$$
 #
-# ### Exercise 2 · Relative position index (15 min, ★★☆)
+# ### Exercise 2 · Relative position index (10 min, ★★☆)
 #
 # Pixels are numbered row by row, as `flatten` does. It must work for any $H$ and $W$.
 #
@@ -232,28 +240,34 @@ check.position_bias(RelativePositionBias)
 # %% [markdown]
 # What does it look like from a pixel? Suppose that training had made the table a bump: near is good,
 # far is bad. One row of the bias, laid out over the grid, is then a kernel centred on that row's
-# query, wherever the query stands. It is *one* kernel, cut out of the table at different places.
+# query (the dot), wherever the query stands. It is *one* kernel, cut out of the table at different
+# places, which the frames show. Move the query.
 
 # %%
-bias = yours(RelativePositionBias)(1, (9, 9))
 rows, columns = torch.meshgrid(torch.arange(-8, 9), torch.arange(-8, 9), indexing="ij")
 bump = 2 * torch.exp(-(rows**2 + columns**2) / 8) - rows / 8  # and a little more upwards
-with torch.no_grad():
-    bias.table[0] = bump
-kernels = bias().detach()[0].unflatten(1, (9, 9))  # [81, 9, 9]: for each query, over all keys
-figure, axes = plt.subplots(1, 4, figsize=(10, 2.9), layout="constrained")
-limit = bump.abs().max()
-axes[0].imshow(bump, cmap="PuOr", vmin=-limit, vmax=limit, extent=(-8.5, 8.5, 8.5, -8.5))
-ticks = range(-8, 9, 4)
-axes[0].set(title="the table", xticks=ticks, yticks=ticks)
-axes[0].set(xlabel="offset in columns", ylabel="offset in rows")
-for axis, (r, c) in zip(axes[1:], ((4, 4), (1, 1), (6, 8))):
-    axis.imshow(kernels[9 * r + c], cmap="PuOr", vmin=-limit, vmax=limit)
-    axis.plot(c, r, "o", color="black", markersize=4)
-    axis.set(title=f"query at ({r}, {c})", xlabel="column of the key")
+index = yours(relative_position_index)(9, 9)
+kernels = bump.flatten()[index].unflatten(1, (9, 9))  # [81, 9, 9]: for each query, over all keys
+look = {"cmap": "PuOr", "vmin": -bump.abs().max(), "vmax": bump.abs().max()}
+
+
+def show_kernels(row, column):
+    figure, axes = plt.subplots(1, 3, figsize=(10, 3.4), layout="constrained")
+    picture = axes[0].imshow(bump, extent=(-8.5, 8.5, 8.5, -8.5), **look)
+    axes[0].set(title="the table", xlabel="offset in columns", ylabel="offset in rows")
+    for axis, (r, c), colour in zip(axes[1:], ((1, 1), (row, column)), plots.COLOURS[2:]):
+        frame = plt.Rectangle((c - 8.5, r - 8.5), 9, 9, fill=False, edgecolor=colour, linewidth=2.5)
+        axes[0].add_patch(frame)
+        axis.imshow(kernels[9 * r + c], **look)
+        axis.plot(c, r, "o", color=colour, markeredgecolor="white", markersize=9)
+        axis.set(title=f"query at ({r}, {c})", xlabel="column of the key", ylabel="row of the key")
+    figure.colorbar(picture, ax=axes, label="bias")
+
+
+plots.with_slider(show_kernels, row=(0, 8, 6), column=(0, 8, 7))
 
 # %% [markdown]
-# (Offsets are query minus key, so that the kernels are the table turned by 180 degrees: the slope that
+# (Offsets are query minus key, so that the kernels are cut-outs turned by 180 degrees: the slope that
 # rises upwards in the table rises downwards in the kernels.)
 #
 # ## 3 · Attention with the bias
@@ -262,7 +276,9 @@ for axis, (r, c) in zip(axes[1:], ((4, 4), (1, 1), (6, 8))):
 #
 # $$Y = \mathrm{softmax}\!\left(\frac{Q K^\top}{\sqrt{d}} + \text{bias}\right) V .$$
 #
-# ### Exercise 4 · Relative attention, written out (10 min, ★★☆)
+# ### Exercise 4 · Relative attention, written out (5 min, ★★☆)
+#
+# Scale the scores, add the bias, softmax over the keys, times `v`.
 #
 # <details><summary>Hint</summary>
 #
@@ -292,6 +308,8 @@ check.attention_written_out(relative_attention)
 #
 # ### Exercise 5 · Relative attention, fused (5 min, ★☆☆)
 #
+# Return the same from one call of `F.scaled_dot_product_attention`.
+#
 # <details><summary>Hint</summary>
 #
 # `attn_mask=bias[None]` gives the bias a batch axis. The scaling by $1/\sqrt{d}$ is built in.
@@ -311,7 +329,7 @@ def fused_attention(q, k, v, bias):
 check.attention_fused(fused_attention)
 
 # %% [markdown]
-# ### Exercise 6 · RelativeAttention (15 min, ★★☆)
+# ### Exercise 6 · RelativeAttention (10 min, ★★☆)
 #
 # Put the parts together: `QKV`, the bias, the attention, and a last 1 x 1 convolution that mixes the
 # heads, as the output layer did in lesson 1. There are `out_channels // 32` heads of 32 channels.
@@ -372,7 +390,7 @@ check.attention_module(RelativeAttention)
 # 3: the same pooling, then a 1 x 1 convolution with bias where the number of channels changes.
 # (The paper pools by maximum; timm, and so we, by mean.)
 #
-# ### Exercise 7 · TransformerBlock (20 min, ★★★)
+# ### Exercise 7 · TransformerBlock (15 min, ★★★)
 #
 # Imported for you: `LayerNorm2d(channels, eps=1e-6)`, a LayerNorm over the channels of each pixel, and
 # `FeedForward2d(channels)`, lesson 1's feed-forward layers at each pixel, 4 times as wide inside. Both
@@ -462,47 +480,55 @@ for block, arguments in zip(model.stages[2].blocks, ((192, 384, (4, 4), 2), (384
 # %% [markdown]
 # ## 5 · What shifts with the image
 #
-# Put a small pattern on an empty grid, and let one layer of attention look at it. Then move the
-# pattern by three pixels and look again. If the layer treats all places alike, what comes out has
-# moved by three pixels, and nothing else has happened.
-#
-# Top: relative attention, with the bump of section 2 as its table. Bottom: the same layer with a
-# table of zeros, on an input to which absolute positions have been added, as in a ViT.
+# Put a small pattern on a grid, and let one layer of attention look at it. Its *trace* is what it
+# changes in the output: the output with the pattern, minus the output without. Then move the pattern by
+# three pixels. If the layer treats all places alike, the trace has moved by three pixels, and nothing
+# else has happened. We try one and the same layer with a bump for its table, with a table of zeros, and
+# with zeros on an input to which absolute positions have been added, as in a ViT.
 
 # %%
 torch.manual_seed(0)
 attention = coatnet.RelativeAttention(32, 32, (12, 12)).eval()
 pattern, positions = torch.randn(1, 32, 3, 3), torch.randn(1, 32, 12, 12)
 rows, columns = torch.meshgrid(torch.arange(-11, 12), torch.arange(-11, 12), indexing="ij")
-tables = {"relative": 8 * torch.exp(-(rows**2 + columns**2) / 8), "absolute": torch.zeros(23, 23)}
-figure, axes = plt.subplots(2, 3, figsize=(7.8, 5.2), layout="constrained")
-for line, (name, table) in zip(axes, tables.items()):
-    maps = []
-    for corner in (3, 6):
-        x = torch.zeros(1, 32, 12, 12)
-        x[:, :, corner : corner + 3, corner : corner + 3] = pattern
-        with torch.no_grad():
-            attention.position_bias.table[0] = table
-            y = attention(x if name == "relative" else x + positions)
-        maps.append(y[0].norm(dim=0))  # [12, 12]
-    change = (maps[1].roll((-3, -3), (0, 1)) - maps[0])[2:7, 2:7].abs()
-    low, high = min(m.min() for m in maps), max(m.max() for m in maps)
-    moved_back = (maps[1].roll((-3, -3), (0, 1)) - maps[0]).abs()[:9, :9]
-    for axis, picture in zip(line, maps):
-        axis.imshow(picture, vmin=low, vmax=high)
-    line[2].imshow(moved_back, vmin=0, vmax=high - low)
-    for axis, title in zip(line, ("pattern", "pattern moved", "moved back, difference")):
+bump12, zeros = 8 * torch.exp(-(rows**2 + columns**2) / 8), torch.zeros(23, 23)
+
+
+def trace(table, grid, corner):
+    """What the pattern at (corner, corner) of an input [1, 32, 12, 12] changes: [32, 12, 12]."""
+    with_pattern = grid.clone()
+    with_pattern[:, :, corner : corner + 3, corner : corner + 3] += pattern
+    with torch.no_grad():
+        attention.position_bias.table[0] = table
+        return (attention(with_pattern) - attention(grid))[0]
+
+
+# %%
+empty, changes = torch.zeros(1, 32, 12, 12), {}
+layers = {"relative": (bump12, empty), "none": (zeros, empty), "absolute": (zeros, positions)}
+figure, axes = plt.subplots(3, 3, figsize=(8.4, 7.4), layout="constrained")
+for line, (name, (table, grid)) in zip(axes, layers.items()):
+    here, there = trace(table, grid, 3), trace(table, grid, 6)
+    back = there.roll((-3, -3), (1, 2))
+    changes[name] = ((back - here)[:, 1:8, 1:8].norm() / here[:, 1:8, 1:8].norm()).item()
+    titles = ("trace", "trace, pattern moved", "moved back, difference")
+    for axis, picture, title in zip(line, (here, there, back - here), titles):
+        shown = axis.imshow(picture.norm(dim=0), vmin=0, vmax=here.norm(dim=0).max())
         axis.set(xticks=[], yticks=[])
         axis.set_title(f"{name}: {title}", fontsize=9)
-    print(f"{name}: around the pattern {change.mean() / maps[0].mean():.1%} of the output changes")
+    line[2].add_patch(plt.Rectangle((0.5, 0.5), 7, 7, fill=False, edgecolor="white"))
+    figure.colorbar(shown, ax=line, label="change of the output")
+    print(f"{name:8}: around the pattern {changes[name]:5.1%} of the trace changes")
 
 # %% [markdown]
-# With relative attention the answer moves along, and nothing is left of the difference. With absolute
-# positions every pixel has a voice of its own: the same pattern leaves another trace at another place,
-# and the layer would have to learn each place anew.
+# With relative positions the trace moves along, and stays near the pattern. Without any positions it
+# moves along as well; but near and far are the same to that layer, and all of the empty grid is changed
+# alike. With absolute positions every pixel has a voice of its own: the same pattern leaves another trace
+# at another place, and the layer would have to learn each place anew.
 #
 # At the border the relative layer is not perfect either. A pixel there has fewer neighbours, and the
-# softmax shares out among those that exist. Our pattern keeps away from it.
+# softmax shares out among those that exist. Our pattern keeps away from it, and so does the frame in
+# which we compare.
 #
 # ## 6 · The promise made good
 #
@@ -513,31 +539,40 @@ for line, (name, table) in zip(axes, tables.items()):
 # and stretch only the far ones, since a neighbour remains a neighbour at any size.
 
 # %%
-table = bias.table.detach()  # [1, 17, 17], the bump for a grid of 9 x 9
-larger = resize_table(table, 14, 11)  # [1, 27, 21], for 14 x 11
-figure, axes = plt.subplots(1, 2, figsize=(7.2, 4), layout="constrained")
-for axis, t, title in zip(axes, (table, larger), ("9 x 9", "14 x 11, resized")):
-    height, width = t.shape[1] / 2, t.shape[2] / 2
-    extent = (-width, width, height, -height)
-    axis.imshow(t[0], cmap="PuOr", vmin=-limit, vmax=limit, extent=extent)
-    axis.set(title=title, xticks=range(-8, 9, 4), yticks=range(-12, 13, 4))
-    axis.set(xlabel="offset in columns", ylabel="offset in rows", ylim=(height, -height))
+larger = resize_table(bump[None], 14, 11)[0]  # [27, 21], from a grid of 9 x 9 to one of 14 x 11
+bilinear = F.interpolate(bump[None, None], (27, 21), mode="bilinear", align_corners=True)[0, 0]
+figure, axes = plt.subplots(1, 3, figsize=(10, 4.4), layout="constrained")
+tables = {"for 9 x 9": bump, "for 14 x 11": larger, "for 14 x 11, bilinear": bilinear}
+for axis, (title, table) in zip(axes, tables.items()):
+    height, width = table.shape[0] / 2, table.shape[1] / 2
+    picture = axis.imshow(table, extent=(-width, width, height, -height), **look)
+    axis.contour(table, [1.2], colors="black", extent=(-width, width, -height, height))
+    axis.set(title=title, xlim=(-13.5, 13.5), ylim=(13.5, -13.5), xlabel="offset in columns")
+axes[0].set_ylabel("offset in rows")
+figure.colorbar(picture, ax=axes, label="bias (black line: 1.2)", shrink=0.8)
 
 # %% [markdown]
+# All three have one scale. The black line around the offsets that count most keeps its size in the
+# middle, and grows with the table on the right.
+#
 # So take your attention for a grid of 7 x 7, and make one for 10 x 8 that has the same weights, all but
-# the table, which is resized. The ViT, beside it, gets an image of another size than it was built for.
+# the table, which is resized, and the index, which is arithmetic. The ViT, beside it, gets an image of
+# another size than it was built for.
 
 # %%
 torch.manual_seed(0)
 Attention = yours(RelativeAttention)
 small, large = Attention(64, 64, (7, 7)), Attention(64, 64, (10, 8))
-weights = {name: tensor for name, tensor in small.state_dict().items() if "index" not in name}
-for name, tensor in weights.items():
-    if name.endswith("table"):
-        weights[name] = resize_table(tensor, 10, 8)
-print(
-    large.load_state_dict(weights, strict=False).unexpected_keys or "all weights found their place"
-)
+weights, wanted = {}, large.state_dict()
+for name, tensor in small.state_dict().items():
+    if tensor.shape == wanted[name].shape:
+        weights[name] = tensor
+    elif tensor.is_floating_point():  # the table: 13 x 13 offsets become 19 x 15
+        table = resize_table(tensor.reshape(-1, 13, 13), 10, 8)
+        weights[name] = table.reshape(wanted[name].shape)
+missing, unexpected = large.load_state_dict(weights, strict=False)
+left_out = [name for name in missing if wanted[name].is_floating_point()]
+print("weights that found no place:", [*left_out, *unexpected] or "none")
 print("relative attention:", list(large(torch.randn(1, 64, 10, 8)).shape))
 
 vit = ViT(56, 8, num_hiddens=64, num_heads=2, num_classes=10, depth=1)
@@ -554,7 +589,44 @@ except ValueError as error:
 #
 # - `RelativeAttention` and `TransformerBlock`, equal to those in [`coatnet/attention.py`](../coatnet/attention.py) and to timm's
 # - one sum before the softmax, in which *where* and *what* meet
-# - a layer for every image size
+# - weights for every image size
+#
+# ## Questions
+#
+# <details><summary>1. You add 5 to every entry of one head's table. What changes?</summary>
+#
+# Nothing. Every score of every query grows by 5, and a softmax only sees differences. So a table has one
+# number too many.
+# </details>
+#
+# <details><summary>2. A head's table is 0 everywhere, but very large at offset (0, 0). What does the head do?
+# And if the large entry is at offset (1, 0)?</summary>
+#
+# At (0, 0) every pixel attends to itself alone: the head returns the values as they are. Offsets are query
+# minus key, so at (1, 0) every pixel looks at the one above it: the values move down by a row. A few large
+# entries make a small kernel: a head can become a convolution, if training wants it.
+# </details>
+#
+# <details><summary>3. A stage has 12 heads on a grid of 14 x 14. How many numbers do its tables learn in one
+# block, and how many entries has the bias that is added to the scores?</summary>
+#
+# $12 \cdot 27 \cdot 27 = 8{,}748$ are learned; the bias has $12 \cdot 196 \cdot 196 = 460{,}992$ entries. The index says
+# which are equal.
+# </details>
+#
+# <details><summary>4. The picture moves down by one pixel. Does the output of a block with stride 2 move,
+# too? And if the picture moves by two pixels?</summary>
+#
+# By one: no, its pooling now takes the mean of other pairs, and half a step of the smaller grid does not
+# exist. By two: yes, by one step, but for the border.
+# </details>
+#
+# <details><summary>5. The bias knows offsets only, no places. Can the layer still learn whether a pixel is at
+# the border?</summary>
+#
+# Yes. A pixel in the corner has no keys above or beside it, so that the shares which they would have had
+# go to others. A head that looks upwards gives something else in the first row than anywhere else.
+# </details>
 #
 # Both kinds of blocks are there. In lesson 5 you stack them, convolutions below, attention above, and
 # ask how many of each: the staged **CoAtNet**.
