@@ -229,7 +229,8 @@ for patch_size in (7, 14, 56):
 #
 # Predict, measure, differentiate, step: that is all. Here it is, on the smaller hybrid that we use from
 # now on. A model that gives each of 100 classes the same chance has a loss of $\ln 100 \approx 4.6$. A
-# fresh one can be worse: its random logits have preferences, and nearly all are wrong.
+# fresh one starts near that, and may well be above it: its random logits have preferences, and nearly
+# all of them are wrong.
 
 # %% tags=["nbval-ignore-output"]
 torch.manual_seed(0)
@@ -271,8 +272,8 @@ for name, module in (
     )
 
 # %% [markdown]
-# The stem has ten times the weights of the patch embedding, and does 23 times its work; with the encoder
-# behind it, twice the work of the ViT is left of that.
+# The stem has ten times the weights of the patch embedding, and does more than twenty times its work. As
+# a share of the whole that is less: the hybrid does twice the work of the ViT.
 #
 # Then the reward. Both train on the same images in the same order, for the same number of steps. Three
 # times on the way, after every 70 steps (the bar calls that an epoch), they are tried on 500 images which

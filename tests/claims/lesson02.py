@@ -57,16 +57,18 @@ def patch_size_has_no_effect(run):
     yield equal("lines", len(lines), 3)
 
 
-@claim("A fresh one can be worse: its random logits have preferences, and nearly all are wrong.")
-def a_fresh_model_is_worse_than_ignorant(run):
+@claim("A fresh one starts near that, and may well be above it")
+def a_fresh_model_is_about_ignorant(run):
     line = run.after("for patch_size in (7, 14, 56)", "optimizer = torch.optim.Adam")
     first = float(line["printed"].split("step  1: loss ")[1].split()[0])
-    yield above("loss at the first step", first, 4.605)
+    yield above("loss at the first step", first, 4.3)
+    yield below("loss at the first step", first, 5.2)
 
 
 @claim(
-    "The stem has ten times the weights of the patch embedding, and does 23 times its work; with "
-    "the encoder behind it, twice the work of the ViT is left of that.",
+    "The stem has ten times the weights of the patch embedding, and does more than twenty times "
+    "its work.",
+    "the hybrid does twice the work of the ViT.",
     seeds=1,
 )
 def price_of_the_stem(run):
@@ -74,7 +76,7 @@ def price_of_the_stem(run):
     counts = [int(line.split(":")[1].split()[0].replace(",", "")) for line in lines]
     work = [float(line.split("parameters,")[1].split()[0]) for line in lines]
     yield equal("weights", round(counts[1] / counts[0]), 10)
-    yield equal("its work", round(work[1] / work[0]), 23)
+    yield above("its work", work[1] / work[0], 20)
     yield equal("the models' work", round(work[3] / work[2]), 2)
 
 
