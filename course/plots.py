@@ -105,7 +105,8 @@ def show_shape_texture(paths):
         label = name if path else f"{name}: stopped before its first trial"
         axis.plot(texture, shape, color=colour, marker=marker, label=label)
         for trial, place in enumerate(zip(texture, shape, strict=True), start=1):
-            axis.annotate(trial, place, (-9, 5), textcoords="offset points", color=colour)
+            beside = (-3, -16) if colour == COLOURS[0] else (-10, 6)  # two paths may meet
+            axis.annotate(trial, place, beside, textcoords="offset points", color=colour)
     axis.plot([0, 100], [0, 100], color="grey", linestyle=":", label="both alike")
     axis.plot(10, 10, color="black", marker="x", linestyle="", label="chance")
     axis.set(

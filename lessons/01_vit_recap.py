@@ -27,10 +27,12 @@ FULL = False  # True: train on CIFAR-100 for 50 epochs at the end (hours; it say
 import torch
 from torch import nn
 
+import vit
 from course import plots, training
 from course.checking import yours
 from course.checks import lesson01 as check
 from course.data import load_data, shape_texture_accuracy
+from course.seeding import same_start
 from vit import ClassificationHead
 
 train, test = load_data("cifar100" if FULL else "shapetexture100")
@@ -478,8 +480,8 @@ class ViT(nn.Module):
         self, img_size, patch_size, num_hiddens, num_heads, num_classes, depth=6, dropout=0.1
     ):
         super().__init__()
-        # TODO: patch embedding; CLS token and positions (each a nn.Parameter); dropout; encoder;
-        # classification head
+        # TODO: patch embedding; CLS token and positions (each a nn.Parameter that starts at random,
+        # times 0.02); dropout; encoder; classification head
         ### BEGIN SOLUTION
         self.patches = PatchEmbedding(img_size, patch_size, num_hiddens)
         num_tokens = self.patches.num_patches + 1
@@ -505,7 +507,8 @@ check.vision_transformer(ViT)
 
 # %% [markdown]
 # You have a Vision Transformer. Does it learn? It gets 200 batches of training images. Then it is tried
-# on test images, which it has never seen. Each answer is marked twice, for the shape and for the
+# on test images, which it has never seen. (`same_start` gives your model the first weights that the
+# reference draws from this seed, so that everybody sees the same run.) Each answer is marked twice, for the shape and for the
 # texture; guessing gets 10 % of either.
 
 # %% tags=["nbval-ignore-output"]
@@ -515,14 +518,16 @@ if FULL:
     training.estimate(model, train, epochs=50, batch_size=32)
     training.fit(model, train, test, epochs=50, batch_size=32, lr=3e-4)
 else:
-    model = yours(ViT)(56, 8, num_hiddens=96, num_heads=4, num_classes=100, depth=3)
+    sizes = {"num_hiddens": 96, "num_heads": 4, "num_classes": 100, "depth": 3}
+    model, first = yours(ViT)(56, 8, **sizes), vit.ViT(56, 8, **sizes)
+    model = same_start(model, first, torch.randn(2, 3, 56, 56))
     training.fit(model, train, steps=200, batch_size=32, lr=1e-3)
     predictions = training.evaluate(model, test).predictions
     shape, texture = shape_texture_accuracy(predictions, test.targets)
     print(f"held-out images: shape {shape:.0%}, texture {texture:.0%}")
 
 # %% [markdown]
-# It reads nearly every texture, and as good as no shape. A texture shows in a single patch. For the
+# It reads most textures, and as good as no shape. A texture shows in a single patch. For the
 # shape, patches have to be *compared across the image*, and this is where a young ViT has a handicap:
 #
 # ## 6 · What a ViT lacks
@@ -599,7 +604,7 @@ except (RuntimeError, ValueError) as error:
 # has come to it through attention, as values of other tokens.
 # </details>
 #
-# <details><summary>4. Without $W_o$ nothing would mix the heads. Where in the residual stream could head 2 of
+# <details><summary>4. Without <i>W<sub>o</sub></i> nothing would mix the heads. Where in the residual stream could head 2 of
 # 4 then write, and who could still bring its findings together with those of head 1?</summary>
 #
 # Only into the second quarter of the $D$ numbers. The MLP could still combine them, since it reads the

@@ -533,9 +533,9 @@ axis.set_xlabel("channel, those that differ most between textures first")
 figure.colorbar(picture, ax=axis, label="mean gate")
 
 # %% [markdown]
-# Most columns have nearly one colour from top to bottom: some channels nearly always pass, some hardly
-# ever, and that explains most of the variance. But not all columns do, and most of what is left is
-# decided by the texture. So the whole image does have a say in what is looked at. The shape has hardly
+# From left to right the colours differ much more than from top to bottom: some channels pass whatever the
+# image shows, others are held back, and that explains most of the variance. But most of what is left is
+# decided by the texture. So the whole image does have a say in what is looked at. Its shape has hardly
 # any: a mean over all pixels knows what there is, and not where.
 #
 # ## What you have now

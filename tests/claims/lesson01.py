@@ -66,10 +66,10 @@ def without_residuals_tokens_become_one(run):
     yield below("likeness after six, with residuals", alike["with residuals"][5], 0.25)
 
 
-@claim("It reads nearly every texture, and as good as no shape.", slow=True)
+@claim("It reads most textures, and as good as no shape.", slow=True)
 def a_young_vit_reads_textures_only(run):
     cell = run.after("model = yours(ViT)(56, 8, num_hiddens=96, num_heads=4")
-    yield above("texture", cell["texture"], 0.85)
+    yield above("texture", cell["texture"], 0.6)
     yield below("shape", cell["shape"], 0.2)
 
 

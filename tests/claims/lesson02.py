@@ -15,6 +15,7 @@ DEFINED = {
     "hardly more than the 10 % of guessing": "one of ten shapes",
     "It has seen 6,720 images": "210 steps of 32",
     "raise `steps` to 1,000 with": "a proposal to the reader",
+    "positions start at 0.02, beside": "as vit.py draws them",
 }
 
 TRAINING = ("small = {", "histories = {}", "paths = {")
@@ -82,7 +83,7 @@ def price_of_the_stem(run):
 
 @claim(
     "The hybrid learns faster per step.",
-    "Both read nearly every texture in the end, the hybrid from the first trial on.",
+    "Both read most textures in the end, the hybrid from the first trial on.",
     "the hybrid gets many shapes right, the ViT hardly more than the 10 % of guessing.",
     slow=True,
 )
@@ -91,12 +92,29 @@ def the_hybrid_gets_shapes_sooner(run):
     vit, hybrid = (cell["paths"][name] for name in ("ViT", "hybrid"))
     losses = [sum(cell["histories"][name].losses[-20:]) / 20 for name in ("ViT", "hybrid")]
     yield below("loss in the end, of the ViT's", losses[1] / losses[0], 0.9)
-    yield above("texture, ViT", vit[-1][1], 0.85)
+    yield above("texture, ViT", vit[-1][1], 0.6)
     yield above("texture, hybrid", hybrid[-1][1], 0.95)
-    yield above("texture, hybrid, first trial", hybrid[0][1], 0.8)
+    yield above("texture, hybrid, first trial", hybrid[0][1], 0.6)
     yield above("shape, hybrid", hybrid[-1][0], 0.3)
     yield below("shape, ViT", vit[-1][0], 0.2)
     yield above("shape, hybrid over ViT", hybrid[-1][0] / vit[-1][0], 2)
+
+
+@claim(
+    "and the ViT, too, gets most shapes in 210 steps, before it has all of the textures",
+    slow=True,
+)
+def loud_positions_give_shapes(run):
+    cell = run.after("small = {")
+    torch.manual_seed(1000 * run.seed)
+    model = cell["ViT"](56, 8, **cell["small"])
+    model.positions.data *= 50
+    training, test = cell["training"], cell["test"]
+    training.fit(model, cell["train"], steps=210, batch_size=32, lr=1e-3)
+    predictions = training.evaluate(model, test).predictions
+    shape, texture = cell["shape_texture_accuracy"](predictions, test.targets)
+    yield above("shape, positions of 1", shape, 0.6)
+    yield below("texture, positions of 1", texture, 0.95)
 
 
 class Apart(nn.Sequential):
