@@ -11,10 +11,12 @@ import copy
 import os
 import sys
 import time
+from pathlib import Path
 
 import nbformat
 from nbclient import NotebookClient
 
+from course import hosted
 from course.lesson_files import (
     ROOT,
     clear_outputs,
@@ -118,7 +120,17 @@ def main():
     parser.add_argument("--check", action="store_true", help="write nothing; exit 1 on differences")
     parser.add_argument("--execute", action="store_true", help="run every solution, changed or not")
     parser.add_argument("--force", action="store_true", help="overwrite notebooks edited by hand")
+    parser.add_argument(
+        "--hosted", type=Path, metavar="DIR", help="write notebooks for Colab and Kaggle there"
+    )
+    parser.add_argument("--repository", metavar="URL", help="where those install the course from")
     options = parser.parse_args()
+    if bool(options.hosted) != bool(options.repository):
+        parser.error("--hosted DIR and --repository URL go together")
+    if options.hosted:
+        hosted.build(options.hosted, options.repository)
+        print(f"written to {options.hosted}: notebooks that install the course themselves")
+        return
     if options.check:
         found = drift()
         sys.exit("\n".join([*found, "run `make build`"]) if found else 0)

@@ -35,6 +35,7 @@ ALONE = """
 <sub>This notebook needs the course around it. If the next cell says `No module named 'course'`,
 open it with `make learn`, or run `%pip install git+ADDRESS` first, with the address of the course's
 repository.</sub>"""
+PROGRESS = "\n\nWhat is passed, and what is still to do: `make progress` in a terminal."
 
 
 def read_lesson(path: Path) -> NotebookNode:
@@ -89,10 +90,7 @@ def way_on(path: Path) -> str:
     if place + 1 < len(lessons):
         after = lessons[place + 1]
         links.append(f"[{heading(after)}]({after.stem}.ipynb) →")
-    progress = (
-        "What is passed and what is still to do, in all lessons: `make progress` in a terminal."
-    )
-    return f"---\n\n{' · '.join(links)}\n\n{progress}"
+    return f"---\n\n{' · '.join(links)}{PROGRESS}"
 
 
 def student_version(lesson: NotebookNode) -> NotebookNode:
