@@ -6,12 +6,13 @@ axes, and for each line or bar its name and its numbers. `course/__init__.py` tu
 
 import numpy as np
 from matplotlib.container import BarContainer
+from matplotlib.figure import Figure
 
 LONGEST = 1000  # characters; a screen reader cannot skip within alt text
 SEVERAL = 12  # more bars are told by their range, more words within a picture not at all
 
 
-def describe(figure):
+def describe(figure: Figure) -> str:
     """A figure's content in sentences: what kind of chart, its axes, its series and their range."""
     panels = [axis for axis in figure.axes if axis.get_label() != "<colorbar>" and axis.has_data()]
     parts = [_text(figure._suptitle)] if figure._suptitle else []

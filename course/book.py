@@ -2,10 +2,11 @@
 
 Nothing is run and no network is needed: outputs are those in solutions/, mathematics is set by a
 MathJax that is a Python package. The pages' sources are gathered in build/book/source, where
-solutions and hints are folded and links lead from page to page.
+solutions are folded and links lead from page to page; Sphinx does the rest.
 """
 
 import argparse
+import importlib.util
 import posixpath
 import re
 import shutil
@@ -14,12 +15,13 @@ import sys
 from pathlib import Path, PurePosixPath
 
 import nbformat
+from nbformat import NotebookNode
 
 from course import hosted, lesson_files
 from course.lesson_files import ROOT
 
-# Repository files that are pages as they stand: where each goes
-TEXTS = {
+TEXTS = {  # files of the repository that are pages: where each goes
+    "README.md": "index.md",  # whose text is book/index.md
     "CONTRIBUTING.md": "maintainers.md",
     "CHANGELOG.md": "changelog.md",
     "benchmarks/README.md": "benchmarks/README.md",
@@ -29,32 +31,28 @@ TEXTS = {
 FOLDED = {"code_prompt_show": "Show a solution", "code_prompt_hide": "Hide the solution"}
 
 
-def page_of(path):
+def page_of(path: str) -> str | None:
     """The page in the book that shows a file of the repository, or None."""
-    path = PurePosixPath(path)
-    if str(path) in TEXTS:
-        return TEXTS[str(path)]
-    if str(path) == "README.md":
-        return "index.md"
-    if path.parts[0] == "book":
-        return path.name
-    if path.parts[0] in ("lessons", "notebooks", "solutions") and path.suffix:
-        return f"lessons/{path.stem}.ipynb"
-    if path.suffix == ".py" and path.parts[0] in ("vit.py", "coatnet", "course"):
+    parts, suffix = PurePosixPath(path).parts, PurePosixPath(path).suffix
+    if parts[0] == "book":
+        return parts[-1]
+    if parts[0] in ("lessons", "notebooks", "solutions") and suffix:
+        return f"lessons/{PurePosixPath(path).stem}.ipynb"
+    if parts[0] in ("vit.py", "coatnet", "course") and suffix == ".py":
         return f"api/{module_of(path)}.md"
-    return None
+    return TEXTS.get(path)
 
 
-def module_of(path):
+def module_of(path: str) -> str:
     """coatnet/hybrid.py -> coatnet.hybrid; coatnet/__init__.py -> coatnet"""
     parts = PurePosixPath(path).with_suffix("").parts
     return ".".join(part for part in parts if part != "__init__")
 
 
-def in_book(text, path, page, repository):
+def in_book(text: str, path: str, page: str, repository: str) -> str:
     """Markdown of the file `path` for a page: links lead to pages, or else to the repository."""
 
-    def address(target):
+    def address(target: str) -> str | None:
         found = page_of(target)
         if found:
             return posixpath.relpath(found, posixpath.dirname(page) or ".")
@@ -63,25 +61,26 @@ def in_book(text, path, page, repository):
     return hosted.relink(text, path, address)
 
 
-def page(solution, lesson, path, repository):
-    """A lesson's page: its solution, with each exercise still open above the answer."""
+def lesson_page(path: Path, repository: str) -> NotebookNode:
+    """A lesson's page: its solution, with each exercise still open above the folded answer.
+
+    path: the lesson's script.
+    """
+    lesson = lesson_files.read_lesson(path)
     student = {cell.id: cell for cell in lesson_files.student_version(lesson).cells}
+    where = f"solutions/{path.stem}.ipynb"
+    solution = nbformat.read(ROOT / where, as_version=4)
     cells = []
     for cell in solution.cells:
         if cell.id == "way-on":  # the theme has its own links to the next and the last page
             continue
         if cell.cell_type == "markdown":
             text = cell.source.replace(lesson_files.ALONE, "")
-            cell.source = in_book(text, path, page_of(path), repository)
+            cell.source = in_book(text, where, f"lessons/{path.stem}.ipynb", repository)
         if cell.id.startswith("exercise-"):
-            stub = nbformat.v4.new_code_cell(student[cell.id].source, id=f"open-{cell.id}")
-            cells.append(stub)
-            tags = [*cell.metadata.get("tags", []), "hide-input"]
-            prompt = {
-                "code_prompt_show": "Show a solution",
-                "code_prompt_hide": "Hide the solution",
-            }
-            cell.metadata.update(tags=tags, mystnb=prompt)
+            cells.append(nbformat.v4.new_code_cell(student[cell.id].source, id=f"open-{cell.id}"))
+            cell.metadata["tags"] = [*cell.metadata.get("tags", []), "hide-input"]
+            cell.metadata["mystnb"] = FOLDED
         for output in cell.get("outputs", []):
             alt = output.get("metadata", {}).get("image/png", {}).get("alt")
             if alt:
@@ -90,44 +89,29 @@ def page(solution, lesson, path, repository):
     return nbformat.from_dict({**solution, "cells": cells})
 
 
-def write_modules(source):
-    """A page for every module of vit, coatnet and course, made from its docstrings."""
-    (source / "api").mkdir()
-    modules = [
-        ROOT / "vit.py",
-        *sorted(ROOT.glob("coatnet/**/*.py")),
-        *sorted(ROOT.glob("course/**/*.py")),
-    ]
-    for path in modules:
-        name = module_of(path.relative_to(ROOT).as_posix())
-        text = f"# {name}\n\n```{{eval-rst}}\n.. automodule:: {name}\n```\n"
-        (source / "api" / f"{name}.md").write_text(text, encoding="utf-8")
-
-
-def gather(source, repository):
+def gather(source: Path, repository: str) -> None:
     """Writes all that Sphinx needs to the folder `source`, which it makes anew."""
     shutil.rmtree(source, ignore_errors=True)
     shutil.copytree(ROOT / "book", source)
-    for path in sorted((ROOT / "book").glob("*.md")):
-        text = in_book(path.read_text(encoding="utf-8"), f"book/{path.name}", path.name, repository)
-        (source / path.name).write_text(text, encoding="utf-8")
-    for path, target in TEXTS.items():
-        (source / target).parent.mkdir(exist_ok=True)
-        text = in_book((ROOT / path).read_text(encoding="utf-8"), path, target, repository)
-        (source / target).write_text(text, encoding="utf-8")
+    for folder in ("api", "benchmarks", "lessons"):
+        (source / folder).mkdir()
+    own = {f"book/{path.name}": path.name for path in (ROOT / "book").glob("*.md")}
+    for path, page in {**TEXTS, **own}.items():  # its own index.md last
+        text = (ROOT / path).read_text(encoding="utf-8")
+        (source / page).write_text(in_book(text, path, page, repository), encoding="utf-8")
     for picture in (ROOT / "benchmarks").glob("*.png"):
         shutil.copy2(picture, source / "benchmarks")
-    (source / "lessons").mkdir()
     for script in sorted((ROOT / "lessons").glob("*.py")):
-        path = f"solutions/{script.stem}.ipynb"
-        solution = nbformat.read(ROOT / path, as_version=4)
-        made = page(solution, lesson_files.read_lesson(script), path, repository)
-        lesson_files.write(made, source / page_of(path))
-    write_modules(source)
+        page = lesson_page(script, repository)
+        lesson_files.write(page, source / "lessons" / f"{script.stem}.ipynb")
+    for module in sorted(ROOT.glob("vit.py")) + sorted(ROOT.glob("co*/**/*.py")):
+        name = module_of(module.relative_to(ROOT).as_posix())
+        text = f"# {name}\n\n```{{eval-rst}}\n.. automodule:: {name}\n```\n"
+        (source / "api" / f"{name}.md").write_text(text, encoding="utf-8")
     hosted.build(source / "downloads" / "notebooks", repository)
 
 
-def origin():
+def origin() -> str:
     """The web address that this clone comes from; "" where it comes from no website."""
     command = ["git", "-C", str(ROOT), "remote", "get-url", "origin"]
     try:
@@ -138,7 +122,7 @@ def origin():
     return found if found.startswith("https://") else ""
 
 
-def main(arguments=None):
+def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m course.book",
         description=__doc__,
@@ -152,18 +136,16 @@ def main(arguments=None):
         help="where the buttons lead (default: where this clone comes from, %(default)r)",
     )
     options = parser.parse_args(arguments)
-    try:
-        from sphinx.cmd.build import main as sphinx
-    except ModuleNotFoundError:
-        sys.exit("the book needs Sphinx: pip install -e '.[dev]', or `make book`, which does that")
+    if importlib.util.find_spec("sphinx") is None:
+        parser.error("Sphinx is missing: `make book` installs it, or pip install -e '.[dev]'")
     source = ROOT / "build" / "book" / "source"
     gather(source, options.repository)
-    failed = sphinx(
-        ["-q", "-j", "auto", "-D", f"repository={options.repository}", str(source), str(options.to)]
-    )
-    if not failed:
-        print(f"The book is {options.to / 'index.html'}")
-    return failed
+    sphinx = [sys.executable, "-m", "sphinx", "-q", "-j", "auto", "--fail-on-warning"]
+    settings = ["-D", f"repository={options.repository}"]
+    made = subprocess.run([*sphinx, *settings, str(source), str(options.to)], check=False)
+    if made.returncode == 0:
+        print(f"the book: {options.to / 'index.html'}")
+    return made.returncode
 
 
 if __name__ == "__main__":

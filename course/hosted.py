@@ -6,8 +6,11 @@ repository. `python -m course.build --hosted DIR --repository URL` writes them.
 
 import posixpath
 import re
+from collections.abc import Callable
+from pathlib import Path
 
 import nbformat
+from nbformat import NotebookNode
 
 from course import lesson_files
 
@@ -26,7 +29,7 @@ except ModuleNotFoundError:
     importlib.invalidate_caches()"""
 
 
-def install_cell(repository):
+def install_cell(repository: str) -> NotebookNode:
     """The cell that installs the course from a repository: a web address or a path of a clone,
     with @BRANCH behind it where it is not the default one."""
     address = repository if "://" in repository else f"file://{repository}"
@@ -34,7 +37,7 @@ def install_cell(repository):
     return nbformat.v4.new_code_cell(source, id="install")
 
 
-def relink(text, path, address):
+def relink(text: str, path: str, address: Callable[[str], str | None]) -> str:
     """Markdown that stands in the file `path`, its relative links leading where `address` says.
 
     address(path of a file in the repository) -> a link, or None: then only the words stay.
@@ -49,7 +52,7 @@ def relink(text, path, address):
     return re.sub(link, replace, text)
 
 
-def hosted_version(lesson, name, repository):
+def hosted_version(lesson: NotebookNode, name: str, repository: str) -> NotebookNode:
     """A lesson's notebook for a place of its own; `lesson` is what `read_lesson` gives.
 
     Without a repository it has no cell that installs the course, and no links into it.
@@ -72,7 +75,7 @@ def hosted_version(lesson, name, repository):
     return notebook
 
 
-def build(folder, repository, root=lesson_files.ROOT):
+def build(folder: Path, repository: str, root: Path = lesson_files.ROOT) -> None:
     """Writes the notebooks of all lessons to `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     for path in sorted((root / "lessons").glob("*.py")):
