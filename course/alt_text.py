@@ -15,8 +15,7 @@ SEVERAL = 12  # more bars are told by their range, more words within a picture n
 def describe(figure: Figure) -> str:
     """A figure's content in sentences: what kind of chart, its axes, its series and their range."""
     panels = [axis for axis in figure.axes if axis.get_label() != "<colorbar>" and axis.has_data()]
-    parts = [_text(figure._suptitle)] if figure._suptitle else []
-    parts += [_text(part._suptitle) for part in figure.subfigs if part._suptitle]
+    parts = [_clean(part.get_suptitle()) for part in (figure, *figure.subfigs)]
     if len(panels) > 3 and all(_kind(panel) == "picture" for panel in panels):
         titles = [_title(panel) for panel in panels]
         parts.append(f"{len(panels)} pictures: {', '.join(filter(None, titles)) or 'untitled'}")

@@ -21,7 +21,6 @@ from course import hosted, lesson_files
 from course.lesson_files import ROOT
 
 TEXTS = {  # files of the repository that are pages: where each goes
-    "README.md": "index.md",  # whose text is book/index.md
     "CONTRIBUTING.md": "maintainers.md",
     "CHANGELOG.md": "changelog.md",
     "benchmarks/README.md": "benchmarks/README.md",
@@ -40,7 +39,7 @@ def page_of(path: str) -> str | None:
         return f"lessons/{PurePosixPath(path).stem}.ipynb"
     if parts[0] in ("vit.py", "coatnet", "course") and suffix == ".py":
         return f"api/{module_of(path)}.md"
-    return TEXTS.get(path)
+    return "index.md" if path == "README.md" else TEXTS.get(path)
 
 
 def module_of(path: str) -> str:
@@ -96,14 +95,14 @@ def gather(source: Path, repository: str) -> None:
     for folder in ("api", "benchmarks", "lessons"):
         (source / folder).mkdir()
     own = {f"book/{path.name}": path.name for path in (ROOT / "book").glob("*.md")}
-    for path, page in {**TEXTS, **own}.items():  # its own index.md last
+    for path, page in {**TEXTS, **own}.items():
         text = (ROOT / path).read_text(encoding="utf-8")
         (source / page).write_text(in_book(text, path, page, repository), encoding="utf-8")
     for picture in (ROOT / "benchmarks").glob("*.png"):
         shutil.copy2(picture, source / "benchmarks")
     for script in sorted((ROOT / "lessons").glob("*.py")):
-        page = lesson_page(script, repository)
-        lesson_files.write(page, source / "lessons" / f"{script.stem}.ipynb")
+        made = lesson_page(script, repository)
+        lesson_files.write(made, source / "lessons" / f"{script.stem}.ipynb")
     for module in sorted(ROOT.glob("vit.py")) + sorted(ROOT.glob("co*/**/*.py")):
         name = module_of(module.relative_to(ROOT).as_posix())
         text = f"# {name}\n\n```{{eval-rst}}\n.. automodule:: {name}\n```\n"
