@@ -1,19 +1,29 @@
-# Every target sets up what it needs, and does nothing twice. README.md has the same for Windows.
-PORT ?= 8888
+# Every target sets up what it needs, and does nothing twice. book/setup.md has the same for Windows.
 PYTHON ?= python3
 BIN := .venv/bin
-# In a container one often is root, which Jupyter wants to be told.
-AS_ROOT := $(if $(filter 0,$(shell id -u)),--allow-root)
+# `make learn TORCH=cpu`: PyTorch's build for machines without a GPU, 1.2 GB instead of 7
+TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
+ifneq ($(filter-out cpu,$(TORCH)),)
+$(error TORCH=$(TORCH) is not known: TORCH=cpu, or nothing for the build that finds a GPU)
+endif
 
 # Idle threads sleep instead of spinning; beside other work it is worth up to a factor of 50.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: learn update progress test quick claims build bench clean
+.PHONY: help learn update progress test quick claims build book bench clean
+.DEFAULT_GOAL := help
 
-learn: .venv/ready  ## open the course; NO_BROWSER=1 on a server, PORT=8899 for another port
-	$(BIN)/python -m course.update --only-missing
-	$(BIN)/jupyter lab --port $(PORT) $(if $(NO_BROWSER),--no-browser) $(AS_ROOT) \
-		--LabApp.default_url=/lab/tree/work/01_vit_recap.ipynb
+# A .venv that has become useless is made anew: its Python is gone, or the folder was moved
+ifneq ($(wildcard .venv/ready),)
+$(shell { $(BIN)/python -c 'import pip' && { test ! -s .venv/ready || \
+	grep -qxF "$(CURDIR)" .venv/ready; }; } 2>/dev/null || rm -f .venv/ready .venv/dev)
+endif
+
+help:  ## this list
+	@sed -n 's/^\([a-z]*\):.*## /make \1\t/p' Makefile | expand -t 15
+
+learn: .venv/ready  ## open the course; NO_BROWSER=1 on a server, PORT=8899, TORCH=cpu without a GPU
+	@$(BIN)/python -m course.learn $(if $(PORT),--port $(PORT)) $(if $(NO_BROWSER),--no-browser)
 
 update: .venv/ready  ## after git pull: carry your answers over to the newer lessons
 	$(BIN)/python -m course.update
@@ -35,7 +45,10 @@ claims: .venv/dev  ## what the lessons say of runs, over seeds and answers: 20 m
 build: .venv/ready  ## lessons/ -> notebooks/ and solutions/
 	$(BIN)/python -m course.build
 
-bench: .venv/ready  ## the README's numbers
+book: .venv/dev  ## the course as a website, in build/book/html
+	$(BIN)/python -m course.book
+
+bench: .venv/ready  ## the numbers in benchmarks/README.md
 	$(BIN)/python benchmarks/lessons.py
 	$(BIN)/python benchmarks/photographs.py
 	$(BIN)/python benchmarks/recipe.py
@@ -51,9 +64,13 @@ clean:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and \
 		"Python 3.11 or newer is needed, for example: make learn PYTHON=python3.12")'
 	@echo "Setting up .venv: some minutes the first time"
-	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@$(BIN)/python -c 'import pip' 2>/dev/null || $(PYTHON) -m venv --clear .venv || { rm -rf .venv; \
+		echo "Python cannot make an environment here. On Debian and Ubuntu: sudo apt install python3-venv"; \
+		exit 1; }
+	$(if $(TORCH),grep '^torch' requirements.txt | \
+		$(BIN)/python -m pip install --no-deps --index-url $(TORCH_INDEX) -r /dev/stdin)
 	$(BIN)/python -m pip install -r requirements.txt
-	touch $@
+	@echo "$(CURDIR)" > $@
 
 .venv/dev: .venv/ready
 	$(BIN)/python -m pip install -e ".[dev]"
