@@ -33,7 +33,7 @@ def install_cell(repository: str) -> NotebookNode:
     """The cell that installs the course from a repository: a web address or a path of a clone,
     with @BRANCH behind it where it is not the default one."""
     address = repository if "://" in repository else f"file://{repository}"
-    source = INSTALL.format(address=f"coatnet-from-scratch @ git+{address}")
+    source = INSTALL.format(address=f"git+{address}")
     return nbformat.v4.new_code_cell(source, id="install")
 
 

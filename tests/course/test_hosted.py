@@ -29,7 +29,7 @@ def texts(notebook):
 def test_the_first_code_cell_installs_the_course(lesson):
     notebook = hosted.hosted_version(lesson, NAME, URL)
     first = next(cell for cell in notebook.cells if cell.cell_type == "code")
-    assert f'"coatnet-from-scratch @ git+{URL}"' in first.source
+    assert f'"git+{URL}"' in first.source
     rest = [cell.source for cell in notebook.cells if cell.cell_type == "code"][1:]
     assert rest == [c.source for c in student_version(lesson).cells if c.cell_type == "code"]
     nbformat.validate(notebook)
