@@ -35,7 +35,6 @@ suppress_warnings = ["mystnb.unknown_mime_type"]
 html_theme = "sphinx_book_theme"
 html_static_path = ["_static"]
 html_css_files = ["course.css"]
-html_js_files = ["course.js"]
 html_extra_path = ["downloads"]  # the students' notebooks
 html_sourcelink_suffix = ""
 html_copy_source = False

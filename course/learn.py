@@ -7,11 +7,12 @@ course's folder. Where it already runs there, the browser is sent to it.
 import argparse
 import os
 import socket
+import subprocess
 import sys
 import webbrowser
 from pathlib import Path
 
-from course import lesson_files, update
+from course import lesson_files
 
 FIRST = "lab/tree/work/01_vit_recap.ipynb"
 PORTS = range(8888, 8938)
@@ -51,8 +52,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--no-browser", action="store_true", help="open none; for a server")
     options = parser.parse_args(arguments)
     root = lesson_files.ROOT
-    report, _ = update.update(only_missing=True)
-    print(*report, sep="\n", end="\n" if report else "")
+    copies = [sys.executable, "-m", "course.update", "--only-missing"]
+    subprocess.run(copies, cwd=root, check=False)
     # Settings of the course: no news over the first lesson
     paths = [str(root / "course" / "jupyter"), os.environ.get("JUPYTER_CONFIG_PATH", "")]
     os.environ["JUPYTER_CONFIG_PATH"] = os.pathsep.join(filter(None, paths))

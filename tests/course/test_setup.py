@@ -160,7 +160,7 @@ class TestLearn:
         started = []
         app = SimpleNamespace(launch_instance=started.append)
         monkeypatch.setattr("jupyterlab.labapp.LabApp", app)
-        monkeypatch.setattr(learn.update, "update", lambda **_: ([], True))
+        monkeypatch.setattr(learn.subprocess, "run", lambda *_, **__: None)  # no copies are made
         monkeypatch.setattr(learn, "running", lambda root: "")
         return started
 
