@@ -29,12 +29,13 @@ autodoc_member_order = "bysource"
 autodoc_default_options = {"members": True, "show-inheritance": True}
 toc_object_entries_show_parents = "hide"
 autodoc_typehints_format = "short"
-python_maximum_signature_line_length = 88
+autodoc_preserve_defaults = True
 suppress_warnings = ["mystnb.unknown_mime_type"]
 
 html_theme = "sphinx_book_theme"
 html_static_path = ["_static"]
 html_css_files = ["course.css"]
+html_js_files = ["course.js"]
 html_extra_path = ["downloads"]  # the students' notebooks
 html_sourcelink_suffix = ""
 html_copy_source = False

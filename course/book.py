@@ -105,7 +105,9 @@ def gather(source: Path, repository: str) -> None:
         lesson_files.write(made, source / "lessons" / f"{script.stem}.ipynb")
     for module in sorted(ROOT.glob("vit.py")) + sorted(ROOT.glob("co*/**/*.py")):
         name = module_of(module.relative_to(ROOT).as_posix())
-        text = f"# {name}\n\n```{{eval-rst}}\n.. automodule:: {name}\n```\n"
+        # What a package gives is described where it is defined
+        members = "no-members" if module.name == "__init__.py" else "members"
+        text = f"# {name}\n\n```{{eval-rst}}\n.. automodule:: {name}\n   :{members}:\n```\n"
         (source / "api" / f"{name}.md").write_text(text, encoding="utf-8")
     hosted.build(source / "downloads" / "notebooks", repository)
 

@@ -13,7 +13,8 @@ CODE = [
     *sorted(p for d in ("coatnet", "course") for p in (ROOT / d).rglob("*.py")),
 ]
 COMMANDS = {
-    f"course.{name}" for name in "build update progress train predict grade book learn".split()
+    f"course.{name}"
+    for name in ["build", "update", "progress", "train", "predict", "grade", "book", "learn"]
 }
 OURS = {"vit", "coatnet", "course", "tests", "benchmarks"}
 FILES = {"course.lesson_files", "course.classroom"}
