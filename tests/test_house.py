@@ -14,7 +14,7 @@ CODE = [
 ]
 COMMANDS = {
     f"course.{name}"
-    for name in ["build", "update", "progress", "train", "predict", "grade", "book", "learn"]
+    for name in ("book", "build", "grade", "learn", "predict", "progress", "train", "update")
 }
 OURS = {"vit", "coatnet", "course", "tests", "benchmarks"}
 FILES = {"course.lesson_files", "course.classroom"}
