@@ -1,7 +1,47 @@
 """Augmentation of whole batches on the device: what `fit` takes as `augment` and as `mix`."""
 
+from collections.abc import Callable
+from dataclasses import dataclass
+
 import torch
+from torch import Tensor
+from torchvision import transforms
 from torchvision.transforms import v2
+
+
+@dataclass(frozen=True)
+class RandomResizedCrop:
+    """An `augment`: a random part of each image at the image's size, half of them mirrored.
+
+    Parts have a share of the image's area from `scale` and a width by height from `ratio`, as in
+    nearly every training on ImageNet (Szegedy et al., arXiv 1409.4842, section 6); `mirror` is the
+    share of images that are flipped left to right. Streamed images are cut before they are shrunk,
+    the others as they are stored. `then` is an `augment` for the batch that comes out.
+    """
+
+    scale: tuple[float, float] = (0.08, 1.0)
+    ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    mirror: float = 0.5
+    then: Callable[[Tensor], Tensor] | None = None
+
+    def draw(self, height: int, width: int) -> tuple[tuple[int, int, int, int], bool]:
+        """A part (top, left, height, width) of such an image, and whether it is mirrored.
+
+        Draws from torch's random state.
+        """
+        image = torch.empty(1, height, width, device="meta")  # for its size
+        part = transforms.RandomResizedCrop.get_params(image, list(self.scale), list(self.ratio))
+        return part, torch.rand(()).item() < self.mirror
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """uint8 or float [B, C, H, W] -> the same."""
+        size = list(images.shape[-2:])
+        cut = torch.empty_like(images)
+        for image, goal in zip(images, cut, strict=True):
+            part, mirrored = self.draw(*size)
+            image = v2.functional.resized_crop(image, *part, size, antialias=True)
+            goal.copy_(image.flip(2) if mirrored else image)
+        return cut if self.then is None else self.then(cut)
 
 
 def flip_and_crop(images, padding=4):

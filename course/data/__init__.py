@@ -1,25 +1,35 @@
 """Datasets: one that the course makes itself, CIFAR-100 and CIFAR-10, and any folder of images.
 
-`load_data` gives each of them as two `ImageData`, training and test: every image decoded once into
-one uint8 tensor, then resized and normalised batch by batch on the device.
+`load_data` gives each of them in two, training and held out. An `ImageData` has every image
+decoded once in one uint8 tensor; `StreamedImages` decode a folder that is larger than memory as it
+is needed. Both are used alike: resized and normalised batch by batch on the device.
 """
 
 import os
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from course.data.cifar import CIFAR, load_cifar
-from course.data.folders import load_folder
+from course.data.folders import load_folder, load_held_out_folder
 from course.data.images import ImageData, in_memory
+from course.data.memory import memory_budget
+from course.data.reading import Images
 from course.data.shape_texture import ShapeTexture100, shape_texture_accuracy
+from course.data.streaming import StreamedImages
 
 __all__ = [
     "CIFAR",
     "ImageData",
+    "Images",
     "ShapeTexture100",
+    "StreamedImages",
     "in_memory",
     "load_cifar",
     "load_data",
     "load_folder",
+    "load_held_out",
+    "memory_budget",
     "shape_texture_accuracy",
 ]
 
@@ -27,24 +37,67 @@ __all__ = [
 CACHE = Path("~/.cache/coatnet-from-scratch")
 
 
-def load_data(name, image_size=56, root=None):
-    """A dataset as (training, test), two `ImageData` whose batches come at `image_size` pixels.
+def load_data(
+    name: str | os.PathLike,
+    image_size: int = 56,
+    root: str | os.PathLike | None = None,
+    **options: Any,
+) -> tuple[Images, Images]:
+    """A dataset as (training, held out), whose batches come at `image_size` pixels.
 
-    `name` is "shapetexture100", "cifar100" or "cifar10", in any case, or the path of a folder with
-    train/<class>/* and test/<class>/*. Downloads go to `root`, ~/.cache/coatnet-from-scratch by
-    default. Raises ValueError for an unknown name, RuntimeError where a download fails, and what
+    `name` is "shapetexture100", "cifar100" or "cifar10", in any case, or the path of a folder of
+    images, such as train/<class>/* and val/<class>/*; `load_folder` says what else it may hold, and
+    what the `options` for it are. Downloads go to `root`, ~/.cache/coatnet-from-scratch by default.
+
+    Raises ValueError for an unknown name, RuntimeError where a download fails, and what
     `load_folder` raises.
     """
+    if splits := load_named(name, image_size, root):
+        return splits
+    return load_folder(name, image_size, **options)
+
+
+def load_held_out(
+    name: str | os.PathLike,
+    image_size: int = 56,
+    root: str | os.PathLike | None = None,
+    *,
+    classes: list[str] | None = None,
+    **options: Any,
+) -> Images:
+    """A dataset's held-out images alone: a folder of them need not have any to train on.
+
+    Its targets count in `classes`, in their order, where they are given. `options` are those of
+    `load_folder`; a `mean` and `std` replace the dataset's own. Raises what `load_data` does, and
+    ValueError for a class that is not in `classes`.
+    """
+    splits = load_named(name, image_size, root)
+    if not splits:
+        return load_held_out_folder(name, image_size, classes=classes, **options)
+    held_out = splits[1]
+    if classes is not None and classes != held_out.classes:
+        raise ValueError(f"{name} has other classes than the {len(classes):,} that are wanted")
+    given = {key: options[key] for key in ("mean", "std") if options.get(key) is not None}
+    return replace(held_out, **given)
+
+
+def load_named(
+    name: str | os.PathLike, image_size: int, root: str | os.PathLike | None
+) -> tuple[ImageData, ImageData] | None:
+    """A dataset that has a name, or None for a folder. Raises ValueError for an unknown name."""
     key = str(name).lower()
     if key == "shapetexture100":
-        splits = [ShapeTexture100(train) for train in (True, False)]
-        return tuple(in_memory(split, split.MEAN, split.STD, image_size) for split in splits)
-    if key in CIFAR:
+        train, test = (ShapeTexture100(train) for train in (True, False))
+        mean, std = train.MEAN, train.STD
+    elif key in CIFAR:
         dataset, mean, std = CIFAR[key]
-        splits = load_cifar(dataset, Path(root or CACHE).expanduser())
-        return tuple(in_memory(split, mean, std, image_size) for split in splits)
-    folder = Path(name).expanduser()
-    if not folder.exists() and isinstance(name, str) and not {"/", os.sep} & set(name):
-        known = ", ".join(["shapetexture100", *CIFAR])
-        raise ValueError(f"no dataset is called {name!r}: take one of {known}, or a folder's path")
-    return load_folder(folder, image_size)
+        train, test = load_cifar(dataset, Path(root or CACHE).expanduser())
+    else:
+        folder = Path(name).expanduser()
+        if not folder.exists() and isinstance(name, str) and not {"/", os.sep} & set(name):
+            known = ", ".join(["shapetexture100", *CIFAR])
+            raise ValueError(
+                f"no dataset is called {name!r}: take one of {known}, or a folder's path"
+            )
+        return None
+    return in_memory(train, mean, std, image_size), in_memory(test, mean, std, image_size)

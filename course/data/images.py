@@ -13,6 +13,8 @@ from torchvision.transforms.v2 import functional as F
 
 Augment = Callable[[Tensor], Tensor]
 Mix = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+Numbers = tuple[float, float, float]  # one a channel
+Statistics = tuple[Numbers, Numbers]  # mean and std
 
 
 class Batches:
@@ -20,8 +22,8 @@ class Batches:
 
     targets: Tensor
     classes: list[str]
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
+    mean: Numbers
+    std: Numbers
     image_size: int
     interpolation: str
 
@@ -88,8 +90,8 @@ class ImageData(Batches):
     images: Tensor
     targets: Tensor
     classes: list[str]
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
+    mean: Numbers
+    std: Numbers
     image_size: int
     interpolation: str = "bilinear"
 
@@ -160,8 +162,8 @@ def own_randomness(device: torch.device | str, seed: int) -> Iterator[None]:
 
 def in_memory(
     dataset: Any,
-    mean: tuple[float, float, float],
-    std: tuple[float, float, float],
+    mean: Numbers,
+    std: Numbers,
     image_size: int,
 ) -> ImageData:
     """An `ImageData` of a dataset that has `data` [N, H, W, 3], `targets` and `classes`."""
@@ -170,15 +172,26 @@ def in_memory(
     return ImageData(images, targets, list(dataset.classes), mean, std, image_size)
 
 
-def pixel_statistics(
-    images: Tensor,
-) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
+def pixel_statistics(images: Tensor) -> Statistics:
     """Mean and standard deviation of each channel of uint8 [N, 3, H, W], for values in [0, 1]."""
+    return statistics_of(pixel_counts(images))
+
+
+def pixel_counts(images: Tensor) -> Tensor:
+    """How often each value occurs in each channel of uint8 [N, 3, H, W]: int64 [3, 256]."""
+    counts = torch.zeros(3, 256, dtype=torch.int64)
+    for part in images.split(1000):
+        for channel, count in zip(part.unbind(1), counts, strict=True):
+            count += torch.bincount(channel.flatten(), minlength=256)
+    return counts
+
+
+def statistics_of(counts: Tensor) -> Statistics:
+    """Mean and standard deviation of each channel from `pixel_counts`, for values in [0, 1]."""
     values = torch.arange(256, dtype=torch.float64) / 255
     mean, std = [], []
-    for channel in images.unbind(1):
-        counts = sum(torch.bincount(part.flatten(), minlength=256) for part in channel.split(1000))
-        share = counts / counts.sum()
+    for count in counts:
+        share = count / count.sum()
         mean.append((share * values).sum().item())
         std.append((share * (values - mean[-1]) ** 2).sum().sqrt().clamp(min=1 / 255).item())
     return tuple(mean), tuple(std)
