@@ -48,11 +48,12 @@ class Unreadable(Exception):
 class Picture:
     """An image file, opened but not decoded: `height` and `width` are those of the upright image.
 
-    `depth` is the number of bits of its values, known once its pixels are. Raises `Unreadable`.
+    `depth` is how many bits its values were taken to have, once its pixels were asked for, where
+    the file is not one of 8 bits a colour anyway. Raises `Unreadable`.
     """
 
     def __init__(self, path: str | os.PathLike):
-        self.path, self.depth = path, 8
+        self.path, self.depth = path, None
         try:
             self.data = np.fromfile(path, np.uint8)
             with quiet():
@@ -61,18 +62,20 @@ class Picture:
             raise Unreadable(explain(error, path)) from None
         self.layout = layout_of(self.image)
         self.orientation = 1
-        with quiet(), suppress(Exception):  # EXIF that can't be read says nothing
-            self.orientation = self.image.getexif().get(ORIENTATION, 1)
-        self.width, self.height = self.image.size
+        if self.image.format != "TIFF":  # which Pillow turns itself
+            with quiet(), suppress(Exception):  # EXIF that can't be read says nothing
+                self.orientation = self.image.getexif().get(ORIENTATION, 1)
+        self.stored = self.width, self.height = self.image.size
         if self.orientation in {5, 6, 7, 8}:
             self.width, self.height = self.height, self.width
 
     def pixels(self, shrink: float = 1.0, depth: int = 8) -> Tensor:
         """uint8 [3, H, W]: upright, RGB, on white where it is transparent.
 
-        A JPEG comes at a half, a quarter or an eighth of its size, which is decoded faster, where
-        that is not less than 1 / `shrink` of it. What has more than 8 bits is scaled by the
-        smallest of `DEPTHS` that holds all its values, at least `depth`. Raises `Unreadable`.
+        It may come smaller, by a whole number that is no larger than `shrink`: a JPEG is decoded
+        faster at a half, a quarter or an eighth of its size. What has more than 8 bits is scaled
+        by the smallest of `DEPTHS` that holds all its values, at least `depth`. Raises
+        `Unreadable`.
         """
         try:
             with quiet():
@@ -98,11 +101,11 @@ class Picture:
         if image.width * image.height > MOST_PIXELS:
             million = image.width * image.height / 1e6
             raise Unreadable(f"{million:,.0f} megapixels are too many: make it smaller")
-        pixels = np.array(self.to_rgb(depth))  # a copy that may be written to, as tensors may
+        pixels = np.array(self.to_rgb(int(shrink), depth))  # a copy, which may be written to
         return torch.from_numpy(pixels).permute(2, 0, 1)
 
-    def to_rgb(self, depth: int) -> Image.Image:
-        """The image by Pillow, as `pixels` says."""
+    def to_rgb(self, shrink: int, depth: int) -> Image.Image:
+        """The image by Pillow, as `pixels` says; a large one is made smaller while it is at it."""
         image = self.image
         if self.layout == "I;12":
             depth = max(depth, 12)
@@ -111,10 +114,11 @@ class Picture:
             image = Image.fromarray(grey)
         elif ";16" in self.layout and image.format == "PNG" and decode_png is not None:
             image = self.wide_png(depth)
-        elif (
-            ";16" in self.layout and np.asarray(image).max(initial=0) < 16
-        ):  # of 255, by its upper byte
+        elif ";16" in self.layout and np.asarray(image).max(initial=0) < 16:
+            # Pillow keeps the upper byte of each colour, and these are as good as empty
             raise Unreadable("16 bits a colour that hold 12 or fewer: save it as PNG")
+        if shrink >= 2 and image.mode in {"L", "RGB"} and image.size == self.stored:
+            image = image.reduce(shrink)
         if self.orientation in UPRIGHT:
             image = image.transpose(UPRIGHT[self.orientation])
         if image.has_transparency_data:

@@ -72,9 +72,9 @@ class Reading:
     def keep(self, splits: Sequence[Listing], sides: list[int]) -> list[Images]:
         """The splits in memory; mean and std are the first one's."""
         loaded: list[Images] = []
-        statistics = self.statistics
+        statistics, depth = self.statistics, 8
         for split, side in zip(splits, sides, strict=True):
-            images, targets = self.read(split, side)
+            images, targets, depth = self.read(split, side, depth)
             statistics = statistics or pixel_statistics(images)
             loaded.append(
                 ImageData(
@@ -99,28 +99,29 @@ class Reading:
         own = sides.pop() if len(sides) == 1 else self.image_size
         return min(own, self.image_size) if self.crop_share == 1 else self.image_size
 
-    def read(self, split: Listing, side: int) -> tuple[Tensor, Tensor]:
-        """uint8 [N, 3, side, side] and targets int64 [N]: all that can be read.
+    def read(self, split: Listing, side: int, depth: int = 8) -> tuple[Tensor, Tensor, int]:
+        """uint8 [N, 3, side, side], targets int64 [N], and the bits a value of the deepest.
 
-        Raises `SidesDiffer` where a side of less than `image_size` is not that of all images.
+        These are all that can be read; `depth` is what the bits are at least. Raises `SidesDiffer`
+        where a side of less than `image_size` is not that of all images.
         """
         count = len(split.names)
         images = torch.empty(count, 3, side, side, dtype=torch.uint8)
         failed: dict[int, str] = {}
         depths: dict[int, int] = {}
         numbers = np.arange(count)
-        for job, batch in self.read_some(split, side, numbers):
+        for job, batch in self.read_some(split, side, numbers, depth):
             if side < self.image_size and batch.sides - {side}:
                 raise SidesDiffer
             images[job.indices] = torch.as_tensor(batch.images)
             failed |= batch.failed
             depths |= batch.depths
-        deepest = max(depths.values(), default=8)
-        shallow = np.array([i for i, depth in depths.items() if depth < deepest], dtype=np.int64)
+        deepest = max(depths.values(), default=depth)
+        shallow = np.array([i for i, bits in depths.items() if bits < deepest], dtype=np.int64)
         if len(shallow):  # they are of a kind with the others, only darker
             for job, batch in self.read_some(split, side, shallow, deepest):
                 images[job.indices] = torch.as_tensor(batch.images)
-        if deepest > 8:
+        if depths:
             say(f"{len(depths):,} images in {split.root} were taken to have {deepest} bits a value")
         names = {split.names[i]: reason for i, reason in failed.items()}
         report_skipped(split.root, names | split.skipped, count + len(split.skipped))
@@ -131,10 +132,10 @@ class Reading:
             for goal, number in enumerate(kept.tolist()):  # in place: there may be no second room
                 images[goal] = images[number]
             images, targets = images[: len(kept)], targets[kept]
-        return images, targets
+        return images, targets, deepest
 
     def read_some(
-        self, split: Listing, side: int, numbers: np.ndarray, depth: int = 8
+        self, split: Listing, side: int, numbers: np.ndarray, depth: int
     ) -> Iterator[tuple[Job, Decoded]]:
         """(job, batch) for the files with these numbers, behind a progress bar."""
         workers = default_workers() if self.workers is None else self.workers

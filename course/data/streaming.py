@@ -18,6 +18,7 @@ from course.data.images import (
     Numbers,
     mixed_seed,
     pixel_counts,
+    share_of,
     statistics_of,
 )
 from course.data.layout import Paths
@@ -85,13 +86,15 @@ class StreamedImages(Batches):
             crop, rest = augment, augment.then
         jobs, places = [], []
         for place, indices in self.plan(batch_size, shuffle, seed, start):
-            jobs.append(Job(indices.tensor_split(processes)[rank].numpy(), crop, seed))
+            share = share_of(len(indices), rank, processes)
+            jobs.append(Job(indices[share].numpy(), crop, seed))
             places.append(place)
         pinned = torch.device(device).type == "cuda"
         for place, job, batch in zip(places, jobs, self.decode(jobs, pinned), strict=True):
             targets = self.targets[torch.from_numpy(job.indices)].to(device, non_blocking=True)
             images = torch.as_tensor(batch.images).to(device, non_blocking=True)
-            yield self.prepare(images, targets, mixed_seed(seed, place, rank), rest, mix)
+            own = mixed_seed(seed, place, rank) if rank else mixed_seed(seed, place)
+            yield self.prepare(images, targets, own, rest, mix)
 
     def with_statistics_of(self, which: Tensor) -> "StreamedImages":
         """The same with the mean, std and depth that the images `which`, int64 [M], have."""

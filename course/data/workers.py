@@ -35,8 +35,8 @@ class Decoded:
     """A batch: `images` uint8 [B, 3, S, S], and what is to be known of the files by number.
 
     `failed` says why files could not be read; their rows hold the next one of the class. `missing`
-    are the rows for which there was none. `depths` are the bits of values that had more than 8,
-    and `sides` the images' shorter sides.
+    are the rows for which there was none. `depths` are the bits that values were taken to
+    have in files of other than 8, and `sides` the images' shorter sides.
     """
 
     images: Any
@@ -103,7 +103,7 @@ class Decoder:
             part, mirrored = job.crop.draw(picture.height, picture.width)
             image = cut_part(picture, part, self.size, self.interpolation, self.depth)
             image = image.flip(2) if mirrored else image
-        if picture.depth > 8:
+        if picture.depth is not None:
             batch.depths[candidate] = picture.depth
         return image
 
