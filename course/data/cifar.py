@@ -1,6 +1,8 @@
 """CIFAR-100 and CIFAR-10, downloaded once and checked."""
 
 import socket
+from pathlib import Path
+from typing import Any
 
 from torchvision import datasets
 from torchvision.datasets.utils import check_integrity, download_and_extract_archive
@@ -11,7 +13,7 @@ CIFAR = {  # the class, and its training images' mean and std
 }
 
 
-def load_cifar(dataset, root):
+def load_cifar(dataset: Any, root: Path) -> list[Any]:
     """torchvision's `dataset` as [training, test], downloaded to `root` unless it is there whole.
 
     Every file is checked by its md5; what is broken or half there is fetched or unpacked again.

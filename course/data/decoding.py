@@ -53,11 +53,12 @@ class Picture:
     """
 
     def __init__(self, path: str | os.PathLike):
-        self.path, self.depth = path, None
+        self.path = path
+        self.depth: int | None = None
         try:
             self.data = np.fromfile(path, np.uint8)
             with quiet():
-                self.image = Image.open(io.BytesIO(self.data))
+                self.image = Image.open(io.BytesIO(self.data.tobytes()))
         except Exception as error:  # whatever a decoder makes of a broken file
             raise Unreadable(explain(error, path)) from None
         self.layout = layout_of(self.image)
@@ -97,7 +98,7 @@ class Picture:
         """As `pixels` says."""
         image = self.image
         if shrink >= 2:
-            image.draft(None, tuple(int(side / shrink) for side in image.size))
+            image.draft(None, (int(image.width / shrink), int(image.height / shrink)))
         if image.width * image.height > MOST_PIXELS:
             million = image.width * image.height / 1e6
             raise Unreadable(f"{million:,.0f} megapixels are too many: make it smaller")
@@ -106,7 +107,7 @@ class Picture:
 
     def to_rgb(self, shrink: int, depth: int) -> Image.Image:
         """The image by Pillow, as `pixels` says; a large one is made smaller while it is at it."""
-        image = self.image
+        image: Image.Image = self.image
         if self.layout == "I;12":
             depth = max(depth, 12)
         if image.mode.startswith("I") or image.mode == "F":
@@ -148,9 +149,8 @@ def quiet() -> Iterator[None]:
 
 def layout_of(image: Image.Image) -> str:
     """How the file stores a pixel, in Pillow's words, such as "RGB;16B"; "" where it says not."""
-    if not getattr(image, "tile", None):
-        return ""
-    arguments = image.tile[0][3]
+    tiles = getattr(image, "tile", None)
+    arguments = tiles[0][3] if tiles else ""
     first = arguments[0] if isinstance(arguments, tuple) and arguments else arguments
     return first if isinstance(first, str) else ""
 

@@ -182,13 +182,13 @@ def find_listings(folder: Path, share: float, seed: int) -> tuple[Listing, Listi
     if train is None and candidates:
         raise FileNotFoundError(f"there is no folder {folder / TRAIN[0]} to learn from: {LAYOUT}")
     if train is not None and candidates:
-        held_out = candidates[0]
+        best = candidates[0]
         if len(candidates) > 1:
             others = ", ".join(path.name for path in candidates[1:])
-            say(f"held out: {held_out}; not looked at: {others}")
-        listings = list_files(train), list_files(held_out)
+            say(f"held out: {best}; not looked at: {others}")
+        listings = list_files(train), list_files(best)
         if alone := sorted(set(listings[0].classes) ^ set(listings[1].classes)):
-            raise ValueError(f"not in both {train} and {held_out}: {name_some(alone)}")
+            raise ValueError(f"not in both {train} and {best}: {name_some(alone)}")
         return listings
     root = train or class_root(folder)
     listing = list_files(root)

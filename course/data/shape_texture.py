@@ -1,7 +1,11 @@
 """The dataset that the course makes itself: shapes drawn in textures."""
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 from PIL import Image
+from torch import Tensor
 from torchvision import datasets
 
 # Where the five discs of each shape stand, in three rows of three places.
@@ -19,7 +23,7 @@ ARRANGEMENTS = {
 }
 
 
-def wave(t):
+def wave(t: np.ndarray) -> np.ndarray:
     """A triangle wave of period 1: 1 at whole numbers, -1 half-way between them."""
     return 4 * np.abs(t - np.floor(t) - 0.5) - 1
 
@@ -59,7 +63,14 @@ class ShapeTexture100(datasets.VisionDataset):
     TEXTURES = tuple(PATTERNS)
     MEAN, STD = (0.2187, 0.2190, 0.2187), (0.2630, 0.2634, 0.2633)  # of the training images
 
-    def __init__(self, train=True, size=None, seed=0, transform=None, target_transform=None):
+    def __init__(
+        self,
+        train: bool = True,
+        size: int | None = None,
+        seed: int = 0,
+        transform: Callable | None = None,
+        target_transform: Callable | None = None,
+    ) -> None:
         super().__init__(transform=transform, target_transform=target_transform)
         size = (10_000 if train else 2_000) if size is None else size
         if size < 100 or size % 100:
@@ -77,10 +88,10 @@ class ShapeTexture100(datasets.VisionDataset):
                 images = self.data[first : first + 500 : 100]
                 images[:] = draw_class(target, len(images), rng)
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.data)
 
-    def __getitem__(self, index):
+    def __getitem__(self, index: int) -> tuple[Any, Any]:
         image, target = Image.fromarray(self.data[index]), self.targets[index]
         if self.transform is not None:
             image = self.transform(image)
@@ -89,17 +100,17 @@ class ShapeTexture100(datasets.VisionDataset):
         return image, target
 
     @staticmethod
-    def shape_of(targets):
+    def shape_of(targets: Any) -> Any:
         """The shape's number, 0 to 9, from a target or a tensor of targets."""
         return targets // 10
 
     @staticmethod
-    def texture_of(targets):
+    def texture_of(targets: Any) -> Any:
         """The texture's number, 0 to 9, from a target or a tensor of targets."""
         return targets % 10
 
 
-def draw_class(target, count, rng):
+def draw_class(target: int, count: int, rng: np.random.Generator) -> np.ndarray:
     """`count` images of one ShapeTexture100 class: uint8 [count, 56, 56, 3].
 
     Only `rng.random`, + - * /, floor, sqrt and comparisons, all in float64: these give the same
@@ -137,7 +148,7 @@ def draw_class(target, count, rng):
     return np.floor(image + 0.5).astype(np.uint8).transpose(0, 2, 3, 1)
 
 
-def shape_texture_accuracy(predictions, targets):
+def shape_texture_accuracy(predictions: Tensor, targets: Tensor) -> tuple[float, float]:
     """How often the shape is right and how often the texture, each from 0 to 1, as two floats.
 
     `predictions` and `targets` are ShapeTexture100 classes, two integer tensors [N].

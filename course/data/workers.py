@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler
 
 from course.augmentation import RandomResizedCrop
 from course.data.decoding import Picture, Unreadable
@@ -52,7 +52,7 @@ class Decoded:
 
 
 @dataclass(frozen=True)
-class Decoder:
+class Decoder(Dataset[Decoded]):
     """What the workers do: `decoder[job]` is that job `Decoded`.
 
     `targets` is int64 [N], for the files' stand-ins; with `stand_ins` False there are none.
@@ -108,10 +108,10 @@ class Decoder:
         return image
 
 
-class Jobs(Sampler):
+class Jobs(Sampler[Job]):
     """Hands out the jobs of one pass."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.jobs: list[Job] = []
 
     def __iter__(self) -> Iterator[Job]:
@@ -128,7 +128,7 @@ class WorkerPool:
         if workers and not fits_shared_memory(batch_bytes * workers * (AHEAD + 1)):
             decoder = Decoder(**(vars(decoder) | {"as_array": True}))
         self.jobs, self.broken = Jobs(), False
-        self.loader = DataLoader(
+        self.loader: DataLoader[Decoded] = DataLoader(
             decoder,
             batch_size=None,  # a job is a whole batch
             sampler=self.jobs,
@@ -156,7 +156,7 @@ class WorkerPool:
             ) from None
 
 
-def as_it_is(batch: Decoded) -> Decoded:
+def as_it_is(batch: Any) -> Any:
     """No collating."""
     return batch
 
