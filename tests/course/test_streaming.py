@@ -14,12 +14,14 @@ import pytest
 import torch
 from PIL import Image
 from timm.data import create_transform
+from torch import nn
 from torchvision import transforms
 from torchvision.transforms.v2 import functional as F
 
 from course.augmentation import RandomResizedCrop, flip_and_crop, mixup
 from course.data import ImageData, StreamedImages, load_data, workers
 from course.data.images import mixed_seed
+from course.training import evaluate, fit
 
 SIZE = 32
 HERE = {"workers": 0}  # decoded in this process, which is quicker for a few
@@ -188,6 +190,27 @@ def test_some_images_are_selected(streamed):
         part = train.select(which)
         assert same(whole(part), (images[which], targets[which]))
         assert len(part) == len(targets[which])
+
+
+def model():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.AvgPool2d(8), nn.Flatten(), nn.Linear(48, 3))
+
+
+def test_fit_learns_the_same_from_both(folder, streamed, capsys):
+    kept = load_data(folder, SIZE)
+    histories, results = [], []
+    for train, held_out in (kept, streamed):
+        train, held_out = (
+            replace(data, mean=(0.5,) * 3, std=(0.25,) * 3) for data in (train, held_out)
+        )
+        learner = model()
+        histories.append(fit(learner, train, held_out, epochs=2, batch_size=5, device="cpu"))
+        results.append(evaluate(learner, held_out, batch_size=4))
+    assert len(histories[0].losses) == 10
+    assert histories[0].losses == histories[1].losses
+    assert results[0].loss == results[1].loss
+    assert torch.equal(results[0].predictions, results[1].predictions)
 
 
 @pytest.fixture
