@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from typing import Any
 
 from course.data.images import Numbers
 from course.data.layout import LAYOUT, class_root, find_listings, find_splits, list_files, name_some
@@ -56,7 +57,7 @@ def load_held_out_folder(
     classes: list[str] | None = None,
     hold_out: float = 0.2,
     seed: int = 0,
-    **options,
+    **options: Any,
 ) -> Images:
     """The held-out images alone of a folder, which need not have any to train on.
 
