@@ -77,6 +77,7 @@ def test_a_fact_knows_its_margin():
         ("3 x 3 kernels, section 2, 7 tokens, `lr=0.001`, [arXiv 2106.04803](https://a.b/1.5)", []),
         ("### Exercise 1 · Q, K, V (10 min, ★★☆)", []),
         ("takes 3 seconds, or a 2-minute walk", ["3", "2"]),
+        ("4x as fast, 30ms, 12 parameters, $8{,}748$ is not a 1x1", ["4", "30", "12"]),
     ],
 )
 def test_numbers_in_prose(prose, numbers):

@@ -9,9 +9,12 @@ from tests.claims import ledger
 
 # What a run gives is written with a decimal point, a thousands separator, a percent sign or a unit.
 # Bare whole numbers ("3 x 3", "section 2", "7 tokens") are definitions and the arithmetic on them.
-UNITS = "%|ms|s|seconds?|minutes?|hours?|million|M|GB|MB|MFLOP|GFLOP|times|points?"
+UNITS = (
+    "ms|s|seconds?|minutes?|hours?|days?|million|billion|k|M|B|G|kB|MB|GB|[MGT]FLOPs?|times|points?"
+)
+UNITS += "|percent|parameters|multiplications|mistakes|errors"
 NUMBER = re.compile(
-    rf"(?<![\w.,])-?(?:\d{{1,3}}(?:,\d{{3}})+(?:\.\d+)?|\d+\.\d+|\d+(?=[\s-](?:{UNITS})\b|\s?%))"
+    rf"(?<![\w.,])-?(?:\d{{1,3}}(?:,\d{{3}})+(?:\.\d+)?|\d+\.\d+|\d+(?=[\s-]?(?:{UNITS})\b|x\b|\s?%))"
 )
 NO_NUMBERS = (
     r"\[[^\]]*\]\(https?://[^)]*\)",  # papers: arXiv 2106.04803
