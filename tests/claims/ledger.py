@@ -66,6 +66,10 @@ class Claim:
     slow: bool
 
     @property
+    def name(self) -> str:
+        return self.prove.__name__
+
+    @property
     def readings(self) -> list[tuple[int, int]]:
         """The pairs (style of the answers, seed) that it is tried with.
 
@@ -77,7 +81,7 @@ class Claim:
 
     def facts(self, number: int, style: int, seed: int) -> list[Fact]:
         found = list(self.prove(reading(number, style, seed)))
-        assert found, f"{self.prove.__name__} shows nothing"
+        assert found, f"{self.name} shows nothing"
         return found
 
 

@@ -49,6 +49,9 @@ def prove_all(numbers):
             number, found = run.result()
             for place, facts in found.items():
                 results[number][place].append(facts)
+                for fact in facts:
+                    if not fact.holds:
+                        tqdm.write(f"lesson {number}, {ledger.claims(number)[place].name}: {fact}")
     return results
 
 

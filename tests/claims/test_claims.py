@@ -12,7 +12,7 @@ QUICK = [
     pytest.param(
         number,
         claim,
-        id=f"{number:02d}-{claim.prove.__name__}",
+        id=f"{number:02d}-{claim.name}",
         marks=pytest.mark.xdist_group(f"claims {number}"),  # they share the lesson's data
     )
     for number, claim in CLAIMS
