@@ -4,6 +4,8 @@ import re
 
 import pytest
 
+from course import lesson_files
+from tests.checks import harness
 from tests.claims import ledger, text
 from tests.claims.ledger import Fact, above, below, equal
 
@@ -55,6 +57,10 @@ def test_the_minutes_of_a_lesson_are_those_of_its_exercises_and_of_reading(numbe
     assert plan, "says for how long to plan, and for what"
     total, exercises, reading = map(int, plan.groups())
     assert (exercises, total) == (sum(minutes), exercises + reading)
+    for path in ("README.md", "book/index.md"):
+        lines = (lesson_files.ROOT / path).read_text(encoding="utf-8").splitlines()
+        row = next(line for line in lines if f"{harness.lesson(number).name}.ipynb" in line)
+        assert row.endswith(f"| {total} min |"), row
 
 
 # The ledger can fail
