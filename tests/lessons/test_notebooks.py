@@ -76,3 +76,5 @@ def test_solution_shows_a_pass_at_every_check_and_no_error(lesson):
             assert cell.outputs[0].text.startswith("✓ "), cell.id
         assert not [o for o in cell.get("outputs", []) if o.output_type == "error"], cell.id
         assert not [o for o in cell.get("outputs", []) if o.get("name") == "stderr"], cell.id
+        shown = [kind for o in cell.get("outputs", []) for kind in o.get("data", {})]
+        assert not [kind for kind in shown if "widget" in kind], f"{cell.id}: nobody can move it"
