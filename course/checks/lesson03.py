@@ -324,7 +324,7 @@ def _layer_mistakes():
             for name in names:
                 setattr(m, name, nn.Identity())
 
-        return edit
+        return _rewired(_flow, edit)
 
     def unprojected(m):
         m.shortcut = nn.Sequential(coatnet.make_pool("avg"))
@@ -514,7 +514,7 @@ def _sizes_that_differ(hint):
     try:
         yield
     except CheckFailed as failure:
-        if "must match the size of tensor" in failure.rows["came"]:
+        if failure.shapes:
             failure.rows["likely"] = hint
         raise
 

@@ -489,16 +489,20 @@ class _Spy(TorchFunctionMode):
 
 @exercise("Relative attention, fused", fused_attention, [])
 def attention_fused(answer):
-    with _Spy() as spy:
-        proven = compare_calls(
-            answer,
-            fused_attention,
-            _attention_calls(),
-            _attention_mistakes(),
-            "the same values, in one kernel.",
-        )
-    # The reference calls the kernel once for each of three calls; the answer must do so, too
-    if spy.calls < 6:
+    spy = _Spy()
+
+    def spied(*arguments):
+        with spy:
+            return answer(*arguments)
+
+    proven = compare_calls(
+        spied,
+        fused_attention,
+        _attention_calls(),
+        _attention_mistakes(),
+        "the same values, in one kernel.",
+    )
+    if spy.calls < len(_attention_calls()):
         raise CheckFailed(
             "one call of F.scaled_dot_product_attention",
             "right values without it",
@@ -779,7 +783,7 @@ def transformer_block(answer):
                 stride=stride,
             )
         except CheckFailed as failure:
-            if "must match" in failure.rows["came"] and stride == 2:
+            if failure.shapes and stride == 2:
                 failure.rows["likely"] = likely[size == (6, 8)]
             raise
     require_eps(answer(64, 64, (3, 4)))

@@ -33,8 +33,8 @@ def _explained(look_at=""):
     except CheckFailed as failure:
         rows = failure.rows
         text = f"{rows['came']} {rows['expected']}"
-        rows["likely"] = rows["likely"] or next(
-            (hint for part, hint in COMPLAINTS.items() if part in text), ""
+        rows["likely"] = next(
+            (hint for part, hint in COMPLAINTS.items() if part in text), rows["likely"]
         )
         if look_at and "__init__" in str(rows["look at"]):
             rows["look at"] = look_at
@@ -165,7 +165,7 @@ def _stem_mistakes(in_channels, first, second):
     ]
 
 
-@exercise("The stem", coatnet.Stem, ["__init__", "forward"])
+@exercise("The stem", coatnet.Stem, ["__init__", "forward"], required=["in_channels", "config"])
 def stem(answer):
     sizes = {"in_channels": 2, "config": CoAtNetConfig(stem_widths=(5, 7))}
     with _brief(sizes):

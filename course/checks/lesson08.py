@@ -103,6 +103,7 @@ def reading(answer):
         calls,
         READING_MISTAKES,
         "the weights of two blocks, 2 and 3 heads, with and without stride; rows sum to 1.",
+        gradients=False,
     )
 
 

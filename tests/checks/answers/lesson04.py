@@ -103,7 +103,7 @@ WRONG = [
     ("position-bias", "(num_heads, 2 * height - 1, 2 * width - 1)", "(2 * height - 1, num_heads, 2 * width - 1)", ""),
     ("transformer-block", "self.norm1 = LayerNorm2d(in_channels, eps=1e-6)", "self.norm1 = LayerNorm2d(in_channels)", "eps=1e-06"),
     ("transformer-block", "if in_channels != out_channels:", "if True:", ""),
-    ("transformer-block", "stride=1):", "stride=2):", "other cells count on its defaults"),
+    ("transformer-block", "stride=1):", "stride=2):", "other cells count on it"),
 ]  # fmt: skip
 # exercise, pairs of texts, each replaced wherever it stands, and what the message says
 SEVERAL = [

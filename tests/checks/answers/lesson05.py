@@ -26,7 +26,7 @@ WRONG = [
     ("stem", "            nn.GELU(),\n", "", "GELU between the convolutions is missing"),
     ("stem", "nn.GELU()", "nn.ReLU()", "ReLU instead of GELU"),
     ("stem", SECOND, SECOND + ", nn.GELU()", "GELU follows the second convolution"),
-    ("stem", SECOND, SECOND + ", nn.BatchNorm2d(second)", "follow the second convolution"),
+    ("stem", SECOND, SECOND + ", nn.BatchNorm2d(second)", "follows the second convolution"),
     ("stage", CHOICE, "(in_channels if number == 0 else out_channels), 2", "every block has stride 2"),
     ("stage", CHOICE, "(in_channels if number == 0 else out_channels), 1", "only the first block of a stage"),
     ("stage", CHOICE, "(in_channels, 2)", "starts from in_channels"),

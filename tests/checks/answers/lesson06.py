@@ -105,7 +105,7 @@ WRONG = [
     ("coatnet-rw", "Head(channels, num_classes, config)", "Head(channels, 1000, config)", "1000 classes"),
     ("coatnet-rw", "LayerNorm2d(channels, eps=1e-6)", "nn.Identity()", "norm behind S4 is missing"),
     ("coatnet-rw", "LayerNorm2d(channels, eps=1e-6)", "LayerNorm2d(channels)", "default is 1e-5"),
-    ("coatnet-rw", "num_classes=1000", "num_classes=10", "other cells count on its defaults"),
+    ("coatnet-rw", "num_classes=1000", "num_classes=10", "other cells count on it"),
     ("coatnet-rw", FORWARD, "self.head(self.stages(self.stem(x)))", "built but not used"),
     ("coatnet-rw", FORWARD, "self.head(self.norm(self.stages(self.stem(x)).mean((2, 3), keepdim=True)))", "after the mean"),
     ("coatnet-rw", FORWARD, FORWARD + ".softmax(dim=1)", "a softmax at the end"),

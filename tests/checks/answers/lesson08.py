@@ -50,7 +50,7 @@ WRONG = [
     ("field", MIDDLE, "grid[:, :, grid.shape[3] // 2, grid.shape[2] // 2].sum()", "row and column|out of bounds"),
     ("field", MIDDLE, "grid[:, :, (grid.shape[2] - 1) // 2, (grid.shape[3] - 1) // 2].sum()", "one place too far"),
     ("field", "images.clone().requires_grad_()", "images.clone()", "does not require grad"),
-    ("field", "images.clone().requires_grad_()", "images.requires_grad_()", "leaves them alone"),
+    ("field", "images.clone().requires_grad_()", "images.requires_grad_()", "leaves them alone|leaves its arguments"),
     ("field", GRADIENT, "middle.backward()\n    gradient = images.grad", "`backward` adds"),
     ("sweep", ", antialias=True", "", "without antialias"),
     ("sweep", 'mode="bilinear"', 'mode="bicubic"', "bicubic"),

@@ -1,0 +1,312 @@
+"""The likeliest mistake behind an exception, by the objects that it happened to.
+
+What a message of PyTorch says depends on its version, and the same words stand in messages of quite
+different mistakes; so nothing here looks for words in a message, except where autograd speaks of a
+computation that is long over.
+"""
+
+import ast
+import difflib
+import inspect
+import types
+
+import torch
+from torch import nn
+
+from course.checking import shapes
+from course.checking.names import no_attribute, nothing_there, unknown_name
+from course.checking.problems import Problem, is_students_frame
+
+IN_PLACE = (
+    "`x += ...`, or a function that ends in _, changes in place what the gradient needs; write "
+    "`x = x + ...`"
+)
+
+
+def likely_mistake(problem: Problem) -> str:
+    """One sentence, or "" where the objects do not tell."""
+    for rule in RULES:
+        text = rule(problem)
+        if text:
+            return text
+    return ""
+
+
+def without_super(p):
+    owner = p.frame.f_locals.get("self") if p.frame else None
+    if isinstance(owner, nn.Module) and "_modules" not in vars(owner):
+        return "`super().__init__()` is missing, or does not come first"
+    return ""
+
+
+def taken_name(p):
+    """`self.modules = ...`: PyTorch's own methods have that name."""
+    if p.inner and p.inner.f_code.co_name in (
+        "add_module",
+        "register_parameter",
+        "register_buffer",
+    ):
+        name, owner = p.inner.f_locals.get("name"), p.inner.f_locals.get("self")
+        if isinstance(name, str) and hasattr(nn.Module, name) and isinstance(owner, nn.Module):
+            return f"nn.Module has a `{name}` of its own; choose another name"
+    return ""
+
+
+def class_for_object(p):
+    for value in [*(value for _, value in p.parts()), *_given(p)]:
+        if isinstance(value, type) and issubclass(value, nn.Module):
+            return _a_class(value)
+    owner = p.value(p.node.func) if isinstance(p.node, ast.Call) else None
+    if isinstance(owner, type) and issubclass(owner, nn.Module):
+        arguments = [p.value(argument) for argument in p.node.args]
+        if any(isinstance(value, torch.Tensor) for value in arguments):
+            return (
+                f"`{ast.unparse(p.node.func)}(...)` makes a layer, it does not apply one: "
+                f"{owner.__name__} is made in `__init__`, and called here"
+            )
+    return ""
+
+
+def _a_class(kind):
+    name = f"nn.{kind.__name__}" if kind.__module__.startswith("torch") else kind.__name__
+    return f"`{name}` without parentheses is the class, not a layer: `{name}(...)`"
+
+
+def _given(p):
+    """What the failing call got: the arguments of PyTorch's call and of its innermost function."""
+    values = list(p.call.args) if p.call else []
+    if p.inner and p.inner is not p.frame and not is_students_frame(p.inner):
+        values += list(p.inner.f_locals.values())
+    return values
+
+
+def not_a_layer(p):
+    """What nn.Sequential and nn.ModuleList were given that they do not take."""
+    if not p.inner or p.inner.f_code.co_name != "add_module":
+        return ""
+    module = p.inner.f_locals.get("module")
+    name = ast.unparse(p.node.func) if isinstance(p.node, ast.Call) else "it"
+    if isinstance(module, list | tuple | types.GeneratorType):
+        return f"`{name}` takes the layers one by one: a star unpacks them, {name}(*layers)"
+    if isinstance(module, torch.Tensor):
+        return "that is a tensor, the result of a layer; put the layer itself there"
+    if module is None:
+        return "there is a None among the layers: nn.Identity() does nothing"
+    if callable(module):
+        return (
+            f"`{getattr(module, '__name__', 'it')}` is a function, not a layer, such as nn.GELU()"
+        )
+    return ""
+
+
+def layer_for_tensor(p):
+    if not isinstance(p.error, TypeError | AttributeError | RuntimeError):
+        return ""
+    for node, value in p.parts():
+        if isinstance(value, nn.Module) and not isinstance(value, nn.ModuleList | nn.Sequential):
+            if isinstance(p.node, ast.Call) and p.value(p.node.func) is nn.Sequential:
+                continue
+            if ast.unparse(node) == "self":
+                continue
+            text = ast.unparse(node)
+            return f"`{text}` is a layer ({type(value).__name__}); its result is `{text}(...)`"
+    if isinstance(p.node, ast.Call):
+        owner = p.value(p.node.func)
+        if isinstance(owner, nn.ModuleList):
+            return (
+                "nn.ModuleList only holds layers; call them one after the other, or nn.Sequential"
+            )
+    if p.call and any(isinstance(value, nn.Module) for value in p.call.args):
+        return "a layer stands where a tensor belongs: call it"
+    inner = p.inner.f_locals if p.inner and not is_students_frame(p.inner) else {}
+    value = inner.get("input", inner.get("x"))
+    if isinstance(value, nn.Module) and value is not inner.get("self"):
+        return f"a layer ({type(value).__name__}) stands where a tensor belongs: call it"
+    return ""
+
+
+def method_for_result(p):
+    """`x.mean` for `x.mean()`."""
+    if not isinstance(p.error, TypeError | AttributeError | ValueError):
+        return ""
+    for node, value in p.parts():
+        functions = types.MethodType | types.BuiltinMethodType | types.FunctionType
+        if isinstance(value, functions) and isinstance(node, ast.Attribute):
+            text = ast.unparse(node)
+            return f"`{text}` is the function itself; parentheses call it: `{text}()`"
+    return ""
+
+
+def number_called(p):
+    if not isinstance(p.error, TypeError) or not isinstance(p.node, ast.Call):
+        return ""
+    owner, text = p.value(p.node.func), ast.unparse(p.node.func)
+    if isinstance(owner, torch.Tensor | int | float | str | tuple | list | dict):
+        kind = type(owner).__name__
+        return f"`{text}` is a {kind}, not a function; parentheses call, brackets take a part"
+    return ""
+
+
+def several_for_one(p):
+    if not isinstance(p.error, TypeError | AttributeError | ValueError):
+        return ""
+    if p.call and p.call.name in shapes.JOINING:
+        return ""
+    for node, value in p.parts():
+        text = ast.unparse(node)
+        named = isinstance(value, tuple | list) and isinstance(node, ast.Name | ast.Attribute)
+        if named and any(isinstance(v, torch.Tensor) for v in value):
+            kind = type(value).__name__
+            return f"`{text}` is a {kind} of {len(value)} tensors; take one, or unpack them with *"
+    return ""
+
+
+def float_for_int(p):
+    if not isinstance(p.error, TypeError | RuntimeError | ValueError | IndexError):
+        return ""
+    nodes = list(ast.walk(p.node)) if p.node is not None else []
+    for node in nodes:
+        value = p.value(node) if isinstance(node, ast.expr) else None
+        if isinstance(value, float) and value == int(value) and _needs_int(p, node):
+            text = ast.unparse(node)
+            return (
+                f"`{text}` is {value:g}, a float; a size or number is an int: `//` divides to one"
+            )
+    for value in _sizes_given(p):
+        if isinstance(value, float):
+            return "a size or number of layers is a float here; `/` gives floats, `//` an int"
+    return ""
+
+
+def _needs_int(p, node):
+    return not isinstance(node, ast.Constant) and isinstance(p.node, ast.Call)
+
+
+def _sizes_given(p):
+    if p.inner is None or is_students_frame(p.inner):
+        return []
+    names = p.inner.f_locals
+    found = [v for n, v in names.items() if n.endswith(("features", "channels", "size", "shape"))]
+    found += [names[n] for n in ("kernel_size", "stride", "padding", "groups", "dim") if n in names]
+    return [x for v in found for x in (v if isinstance(v, tuple | list) else [v])]
+
+
+def wrong_arguments(p):
+    if not isinstance(p.error, TypeError) or not isinstance(p.node, ast.Call):
+        return ""
+    owner = p.value(p.node.func)
+    if isinstance(owner, nn.Module):
+        owner = owner.forward
+    if not (inspect.isfunction(owner) or inspect.ismethod(owner) or inspect.isclass(owner)):
+        return ""
+    try:
+        inspect.signature(owner).bind(
+            *([0] * len(p.node.args)), **{k.arg: 0 for k in p.node.keywords if k.arg}
+        )
+    except TypeError:
+        if not any(isinstance(a, ast.Starred) for a in p.node.args):
+            text = ast.unparse(p.node.func)
+            return f"`{text}` takes {shapes.takes(owner)}"
+    except ValueError:
+        pass
+    return ""
+
+
+def unpacking(p):
+    if p.opname not in ("UNPACK_SEQUENCE", "UNPACK_EX"):
+        return ""
+    statement = _statement(p)
+    if isinstance(statement, ast.For | ast.comprehension) and isinstance(
+        p.value(statement.iter), dict
+    ):
+        return f"iterating a dict gives its names alone: `{ast.unparse(statement.iter)}.items()`"
+    if isinstance(statement, ast.Assign):
+        value = p.value(statement.value)
+        text = ast.unparse(statement.value)
+        if isinstance(value, torch.Size):
+            return f"`{text}` has {len(value)} lengths: {list(value)}"
+        if isinstance(statement.value, ast.Call) and isinstance(p.error, TypeError):
+            return f"`{text}` is not several values, or None"
+    return "as many names are needed left of `=` as there are values right of it"
+
+
+def _statement(p):
+    """The assignment or loop in the student's code that was unpacking."""
+    try:
+        tree = ast.parse(inspect.cleandoc("\n" + inspect.getsource(p.frame.f_code)))
+    except (OSError, TypeError, SyntaxError, IndentationError):
+        return None
+    line = p.line - p.frame.f_code.co_firstlineno + 1
+    for node in ast.walk(tree):
+        if isinstance(node, ast.For | ast.Assign) and getattr(node, "lineno", 0) == line:
+            return node
+        inside = isinstance(node, ast.ListComp | ast.DictComp | ast.GeneratorExp | ast.SetComp)
+        if inside and node.lineno <= line <= node.end_lineno:
+            return node.generators[0]
+    return None
+
+
+def missing_key(p):
+    if not isinstance(p.error, KeyError) or not isinstance(p.node, ast.Subscript):
+        return ""
+    owner, key = p.value(p.node.value), p.error.args[0] if p.error.args else None
+    if isinstance(owner, dict):
+        near = difflib.get_close_matches(str(key), [str(k) for k in owner], 1)
+        return f"the dict has no entry {key!r}" + (f"; did you mean {near[0]!r}?" if near else "")
+    return ""
+
+
+def gradients(p):
+    said = str(p.error)
+    if isinstance(p.error, RuntimeError) and "modified by an inplace operation" in said:
+        return IN_PLACE
+    if isinstance(p.error, RuntimeError) and "backward through the graph a second time" in said:
+        return (
+            "a tensor computed in an earlier call is used again: keep no result on `self` or "
+            "outside; compute it in every call"
+        )
+    return ""
+
+
+def failed_call(p):
+    return shapes.hint(p.call) if p.call else ""
+
+
+def list_out_of_range(p):
+    if isinstance(p.error, IndexError) and isinstance(p.node, ast.Subscript):
+        owner = p.value(p.node.value)
+        if isinstance(owner, tuple | list):
+            text = ast.unparse(p.node.value)
+            return f"`{text}` has {len(owner)} entries: 0 to {len(owner) - 1}"
+    if isinstance(p.error, IndexError) and p.inner is not p.frame:
+        return "there are fewer entries than that: the first is [0]"
+    return ""
+
+
+def endless(p):
+    if isinstance(p.error, RecursionError):
+        return "a method calls itself, directly or by way of another, without an end"
+    return ""
+
+
+RULES = (
+    endless,
+    gradients,
+    without_super,
+    taken_name,
+    unknown_name,
+    not_a_layer,
+    no_attribute,
+    unpacking,
+    nothing_there,
+    class_for_object,
+    number_called,
+    wrong_arguments,
+    method_for_result,
+    layer_for_tensor,
+    several_for_one,
+    float_for_int,
+    missing_key,
+    failed_call,
+    list_out_of_range,
+)
