@@ -64,10 +64,7 @@ def lab(course):
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     settings = course / "settings"
-    write_setting(settings, "notification", {"fetchNews": "false", "checkForUpdates": False})
-    command = ["make", "learn", "NO_BROWSER=1", f"PORT={port}"]
-    # The environment that runs this test is ready, whatever its name
-    command += ["-o", ".venv/ready", f"BIN={Path(sys.executable).parent}"]
+    command = make_learn(port)
     own = {  # not what this person's JupyterLab is set to, and had open
         "JUPYTERLAB_SETTINGS_DIR": str(settings),
         "JUPYTERLAB_WORKSPACES_DIR": str(course / "workspaces"),
@@ -92,6 +89,12 @@ def lab(course):
     yield address
     os.killpg(server.pid, 15)
     server.wait(timeout=30)
+
+
+def make_learn(port):
+    """The command; the environment that runs this test is ready, whatever its name."""
+    command = ["make", "learn", "NO_BROWSER=1", f"PORT={port}"]
+    return [*command, "-o", ".venv/ready", f"BIN={Path(sys.executable).parent}"]
 
 
 def write_setting(settings, name, values):
@@ -157,6 +160,64 @@ def screenshot(page, cell, name):
     page.screenshot(path=SCREENSHOTS / f"{name}.png")
 
 
+def run_all(page):
+    page.get_by_role("menuitem", name="Kernel", exact=True).click()
+    page.get_by_role("menuitem", name="Restart Kernel and Run All Cells…").click()
+    page.get_by_role("button", name="Confirm Kernel Restart").click()
+    last = page.locator(".jp-CodeCell").last
+    page.wait_for_function(
+        "prompt => /\\d/.test(prompt.innerText)",
+        arg=last.locator(".jp-InputPrompt").element_handle(),
+        timeout=5 * PATIENCE,
+    )
+    idle(page)
+
+
+def test_first_contact(page, lab, course):
+    """No news over the lesson, nothing to save before anything was done, only lessons in sight."""
+    page.wait_for_timeout(3000)  # the news came a second or two after the kernel
+    assert page.locator(".jp-NotebookPanel").count() == 1
+    assert page.locator(".Toastify__toast").count() == 0
+    assert page.locator(".jp-mod-dirty").count() == 0
+    files = page.locator(".jp-DirListing-itemText").all_inner_texts()
+    assert files == [path.name for path in sorted((course / "work").glob("*.ipynb"))]
+    assert len(files) == 8
+    # The course's folder is the root, so that links to ../vit.py and ../solutions/ lead somewhere
+    with urllib.request.urlopen(f"{lab}/api/contents/vit.py?token=course", timeout=60) as answer:
+        assert answer.status == 200
+
+
+def test_a_second_make_learn_finds_the_first(lab, course):
+    environment = {**os.environ, "JUPYTER_TOKEN": "course"}
+    again = subprocess.run(
+        make_learn(lab.rpartition(":")[2]),
+        cwd=course,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+    assert again.returncode == 0, again.stderr
+    assert f"open already: {lab}/lab/tree/work/01_vit_recap.ipynb?token=" in again.stdout.replace(
+        "localhost", "127.0.0.1"
+    )
+
+
+def test_run_all_goes_on_below_open_exercises(lab, page):
+    other = page.context.browser.new_page(viewport={"width": 1200, "height": 900})
+    other.set_default_timeout(PATIENCE)
+    other.goto(f"{lab}/lab/workspaces/other/tree/work/04_relative_attention.ipynb?token=course")
+    idle(other)
+    run_all(other)
+    panel = other.locator(".jp-NotebookPanel")
+    assert re.search(
+        r"\d", panel.locator(".jp-CodeCell").last.locator(".jp-InputPrompt").inner_text()
+    )
+    screenshot(other, panel.locator(".jp-CodeCell").last, "0-run-all-of-open-exercises")
+    other.close()
+
+
 def test_a_student_in_a_browser(page, course):
     first = page.locator(".jp-CodeCell").first
     exercise, check = cell_with(page, "class CNNStem"), cell_with(page, "check.cnn_stem(CNNStem)")
@@ -185,15 +246,7 @@ def test_a_student_in_a_browser(page, course):
     assert line.strip().startswith("✓")
     screenshot(page, check, "3-right")
 
-    page.get_by_role("menuitem", name="Kernel", exact=True).click()
-    page.get_by_role("menuitem", name="Restart Kernel and Run All Cells…").click()
-    page.get_by_role("button", name="Confirm Kernel Restart").click()
-    last = page.locator(".jp-CodeCell").last
-    page.wait_for_function(
-        "prompt => /\\d/.test(prompt.innerText)",
-        arg=last.locator(".jp-InputPrompt").element_handle(),
-    )
-    idle(page)
+    run_all(page)
     assert output(check)[0].strip().startswith("✓")
     screenshot(page, check, "4-run-all")
 
