@@ -35,19 +35,19 @@ class AttentionHead(nn.Module):
 
     def __init__(self, dim, head_dim, dropout=0.1):
         super().__init__()
-        self.query = nn.Linear(dim, head_dim, bias=False)
-        self.key = nn.Linear(dim, head_dim, bias=False)
-        self.value = nn.Linear(dim, head_dim, bias=False)
+        self.q = nn.Linear(dim, head_dim, bias=False)
+        self.k = nn.Linear(dim, head_dim, bias=False)
+        self.v = nn.Linear(dim, head_dim, bias=False)
         self.scale = head_dim**-0.5
         self.dropout = nn.Dropout(dropout)
 
     def attention(self, x):
         """How much each token (row) looks at each token (column): [B, N, N], rows sum to 1."""
-        scores = self.query(x) @ self.key(x).transpose(-2, -1) * self.scale  # [B, N, N]
+        scores = self.q(x) @ self.k(x).transpose(-2, -1) * self.scale  # [B, N, N]
         return scores.softmax(dim=-1)
 
     def forward(self, x):
-        return self.dropout(self.attention(x)) @ self.value(x)  # [B, N, head_dim]
+        return self.dropout(self.attention(x)) @ self.v(x)  # [B, N, head_dim]
 
 
 class MultiHeadAttention(nn.Module):

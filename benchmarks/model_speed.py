@@ -1,9 +1,10 @@
 """How fast is our CoAtNet beside timm's? Run by hand: python benchmarks/model_speed.py
 
-Three models with the same weights take turns in one process: ours, timm as it comes, and timm in
-channels_last. Each round times every one of them once, in an order that moves on from round to
-round, so that a busy machine slows all of them alike; the table shows medians over the rounds. A
-ratio above 1 means that ours is faster.
+Models with the same weights take turns in one process: ours, its `fused` copy, timm as it comes,
+and timm in channels_last; with --compile, ours, the fused copy and timm by torch.compile, too. Each
+round times every one of them once, in an order that moves on from round to round, so that a busy
+machine slows all of them alike; the table shows medians over the rounds. A ratio above 1 means that
+ours is faster.
 """
 
 import argparse
@@ -16,7 +17,7 @@ import timm
 import torch
 import torch.nn.functional as F
 
-from coatnet import from_timm
+from coatnet import from_timm, fused
 
 CASES = {
     "coatnet_0": {"name": "coatnet_0_224", "image_size": 224, "batch_size": 4},
@@ -34,23 +35,25 @@ CASES = {
 }
 
 
-def build(name, image_size, batch_size, **options):
-    """{label: (model, images)} with equal weights, and labels for the training step."""
+def build(
+    name: str, image_size: int, batch_size: int, **options
+) -> tuple[dict, dict, torch.Tensor]:
+    """Models with equal weights by label, images for each, and targets for the training step."""
     reference = timm.create_model(name, img_size=image_size, **options)
     channels_last = timm.create_model(name, img_size=image_size, **options)
     channels_last.load_state_dict(reference.state_dict())
     channels_last.to(memory_format=torch.channels_last)
-    images = torch.randn(batch_size, 3, image_size, image_size)
-    targets = torch.randint(reference.num_classes, (batch_size,))
+    ours = from_timm(reference)
     models = {
-        "ours": (from_timm(reference), images),
-        "timm": (reference, images),
-        "timm channels_last": (
-            channels_last,
-            images.contiguous(memory_format=torch.channels_last),
-        ),
+        "ours": ours,
+        "fused": fused(ours),
+        "timm": reference,
+        "timm c.l.": channels_last,
     }
-    return models, targets
+    images = torch.randn(batch_size, 3, image_size, image_size)
+    inputs = dict.fromkeys(models, images)
+    inputs["timm c.l."] = images.contiguous(memory_format=torch.channels_last)
+    return models, inputs, torch.randint(reference.num_classes, (batch_size,))
 
 
 def forward_pass(model, images):
@@ -103,6 +106,7 @@ def main():
     parser.add_argument(
         "--threads", type=int, default=torch.get_num_threads(), help="(default: as torch has it)"
     )
+    parser.add_argument("--compile", action="store_true", help="with torch.compile, beside timm's")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     torch.manual_seed(0)
@@ -112,23 +116,32 @@ def main():
         f"load {os.getloadavg()[0]:.1f}; "
         f"torch {torch.__version__}, timm {timm.__version__}, {arguments.rounds} rounds"
     )
-    print(
-        f"\n{'model':<12}{'pass':<10}{'ours':>9}{'timm':>9}{'timm c.l.':>11}"
-        f"{'vs timm':>9}{'vs c.l.':>9}   (medians in ms; ratios)"
-    )
+    print("\nmilliseconds; then how many times as long as ours, and as the fused copy")
     for case in arguments.cases:
-        models, targets = build(**CASES[case])
+        models, inputs, targets = build(**CASES[case])
+        if arguments.compile:
+            labels = ("ours", "fused", "timm c.l.")
+            models |= {f"{label}, compiled": torch.compile(models[label]) for label in labels}
+            inputs |= {f"{label}, compiled": inputs[label] for label in labels}
         passes = {
-            "forward": {label: forward_pass(*pair) for label, pair in models.items()},
-            "training": {label: training_step(*pair, targets) for label, pair in models.items()},
+            "forward": {label: forward_pass(m, inputs[label]) for label, m in models.items()},
+            "training": {
+                label: training_step(m, inputs[label], targets)
+                for label, m in models.items()
+                if "fused" not in label
+            },
         }
         for title, runs in passes.items():
-            ours, plain, last = measure(runs, arguments.rounds).values()
-            print(
-                f"{case:<12}{title:<10}{ours * 1e3:>9.1f}{plain * 1e3:>9.1f}{last * 1e3:>11.1f}"
-                f"{plain / ours:>9.2f}{last / ours:>9.2f}",
-                flush=True,
-            )
+            show(f"{case}, {title}", measure(runs, arguments.rounds))
+
+
+def show(title: str, seconds: dict[str, float]) -> None:
+    """A line for each model: milliseconds, and the ratios to ours and to the fused copy."""
+    print(title)
+    for label, time_taken in seconds.items():
+        ratios = [time_taken / seconds[ours] for ours in ("ours", "fused") if ours in seconds]
+        shown = "".join(f"{ratio:>8.2f}" for ratio in ratios)
+        print(f"    {label:<20}{time_taken * 1e3:>9.1f}{shown}", flush=True)
 
 
 if __name__ == "__main__":

@@ -13,21 +13,21 @@ from coatnet.attention import (
     resize_table,
 )
 from coatnet.config import PAPER, CoAtNetConfig
-from coatnet.family import CONFIGS, get_config, list_models
+from coatnet.family import CONFIGS, get_config, list_models, paper_config
+from coatnet.fused import fused
 from coatnet.hybrid import CNNStem, CoAtNEt
 from coatnet.layers import (
     DropPath,
     FeedForward2d,
     LayerNorm2d,
     LayerScale,
-    Linear2d,
     make_norm,
     make_pool,
     make_shortcut,
 )
 from coatnet.mbconv import MBConv, SqueezeExcite
 from coatnet.staged import CoAtNet, Head, Stem, halved
-from coatnet.timm_weights import create_model, fetch, from_timm
+from coatnet.timm_weights import create_model, fetch, from_timm, to_timm
 
 __all__ = [
     "CONFIGS",
@@ -42,7 +42,6 @@ __all__ = [
     "Head",
     "LayerNorm2d",
     "LayerScale",
-    "Linear2d",
     "MBConv",
     "RelativeAttention",
     "RelativePositionBias",
@@ -53,12 +52,15 @@ __all__ = [
     "create_model",
     "fetch",
     "from_timm",
+    "fused",
     "get_config",
     "halved",
     "list_models",
     "make_norm",
     "make_pool",
     "make_shortcut",
+    "paper_config",
     "relative_position_index",
     "resize_table",
+    "to_timm",
 ]

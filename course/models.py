@@ -45,8 +45,12 @@ def build_model(settings, num_classes):
 
 
 def make_optimizer(model, lr, weight_decay):
-    """AdamW that lets norms and biases, which have one dimension, as they are."""
-    decay = [p for p in model.parameters() if p.ndim > 1]
-    no_decay = [p for p in model.parameters() if p.ndim <= 1]
+    """AdamW without decay of norms, biases and, in a CoAtNet, relative positions."""
+    if hasattr(model, "no_weight_decay"):
+        resting = model.no_weight_decay()
+    else:
+        resting = {name for name, p in model.named_parameters() if p.ndim < 2}
+    decay = [p for name, p in model.named_parameters() if name not in resting]
+    no_decay = [p for name, p in model.named_parameters() if name in resting]
     groups = [{"params": decay}, {"params": no_decay, "weight_decay": 0.0}]
     return torch.optim.AdamW(groups, lr=lr, weight_decay=weight_decay)

@@ -37,7 +37,7 @@ from vit import AttentionHead, ViT
 # %%
 torch.manual_seed(0)
 head = AttentionHead(dim=8, head_dim=4)
-linears = [head.query, head.key, head.value]  # three times nn.Linear(8, 4, bias=False)
+linears = [head.q, head.k, head.v]  # three times nn.Linear(8, 4, bias=False)
 conv = nn.Conv2d(8, 12, kernel_size=1, bias=False)
 with torch.no_grad():
     conv.weight.copy_(torch.cat([linear.weight for linear in linears])[:, :, None, None])

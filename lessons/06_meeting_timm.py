@@ -634,9 +634,9 @@ axis.spines[["right", "top"]].set_visible(False)
 
 # %% [markdown]
 # The layout makes most of the difference, for yours as for timm's: a depthwise convolution that goes along the channels finds
-# them side by side. (The reference asks for this layout by itself.) It gains a little more by folding each BatchNorm into the
-# convolution in front of it, since without training both are linear. And yours borrows its transformer blocks, with their fused
-# attention, from the reference. The large matrix products, which nobody can skip, are the same in all five. On another
+# them side by side. (The reference asks for this layout by itself. More is to be had for inference alone: `fused(model)`, in
+# [`coatnet/fused.py`](../coatnet/fused.py), returns a copy whose BatchNorms have gone into the convolutions beside them, since
+# without training both are linear.) And yours borrows its transformer blocks, with their fused attention, from the reference. The large matrix products, which nobody can skip, are the same in all five. On another
 # computer the milliseconds differ, and perhaps the order too: on two CPU cores the channels-last three were level within some
 # percent, run after run.
 #

@@ -10,10 +10,7 @@ import vit
 def copy_attention(ours, theirs):
     """Our heads' weights into a nn.MultiheadAttention, which has no biases on q, k, v either."""
     with torch.no_grad():
-        weights = [
-            torch.cat([getattr(head, name).weight for head in ours.heads])
-            for name in ("query", "key", "value")
-        ]
+        weights = [torch.cat([getattr(head, name).weight for head in ours.heads]) for name in "qkv"]
         theirs.in_proj_weight.copy_(torch.cat(weights))
         theirs.in_proj_bias.zero_()
         theirs.out_proj.load_state_dict(ours.proj.state_dict())
@@ -23,7 +20,7 @@ def test_attention_head_averages_values_by_scaled_softmax_of_scores():
     torch.manual_seed(0)
     head = vit.AttentionHead(dim=6, head_dim=3).eval()
     x = torch.randn(1, 4, 6)
-    q, k, v = (getattr(head, name)(x)[0] for name in ("query", "key", "value"))
+    q, k, v = (getattr(head, name)(x)[0] for name in "qkv")
     expected = torch.zeros(4, 3)
     for i in range(4):
         shares = torch.exp(k @ q[i] / 3**0.5)

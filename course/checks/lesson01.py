@@ -76,7 +76,7 @@ def patch_embedding(answer):
 
 
 def _scores(head, x):
-    return head.query(x) @ head.key(x).transpose(-2, -1)  # [B, N, N]
+    return head.q(x) @ head.k(x).transpose(-2, -1)  # [B, N, N]
 
 
 def _linear(names, dim, head_dim, **changes):
@@ -116,7 +116,7 @@ HEAD_MISTAKES = [
     ),
     (
         "the scores are scaled by the model width `dim`; scale by `head_dim`",
-        lambda head: setattr(head, "scale", head.query.in_features**-0.5),
+        lambda head: setattr(head, "scale", head.q.in_features**-0.5),
     ),
     (
         "the scores are multiplied by the square root of head_dim; divide by it",
@@ -149,19 +149,19 @@ def attention_head(answer):
 
     def orders(reference, student):
         # Query, key and value may be registered in any order, in one layer, or as x @ weight.
-        for order in itertools.permutations([reference.query, reference.key, reference.value]):
+        for order in itertools.permutations([reference.q, reference.k, reference.v]):
             parameters = in_order(*order)
             yield parameters
             yield [(kind, weight.T) for kind, weight in parameters]
 
     def without_value(head):
-        head.forward = lambda x: head.dropout(head.attention(x)) @ head.key(x)
+        head.forward = lambda x: head.dropout(head.attention(x)) @ head.k(x)
 
     def tokens_as_values(head):
         head.forward = lambda x: head.dropout(head.attention(x)) @ x
 
     def drop_output(head):
-        head.forward = lambda x: head.dropout(head.attention(x) @ head.value(x))
+        head.forward = lambda x: head.dropout(head.attention(x) @ head.v(x))
 
     proven = compare(
         answer,
@@ -170,11 +170,11 @@ def attention_head(answer):
         [
             *(
                 ("query, key and value have no bias: set bias=False", _linear(n, dim, head_dim))
-                for n in (["query"], ["query", "key"], ["query", "key", "value"])
+                for n in ("q", "qk", "qkv")
             ),
             (
                 "query, key and value are `dim` wide; make them `head_dim` wide",
-                _linear(["query", "key", "value"], dim, dim, bias=False),
+                _linear("qkv", dim, dim, bias=False),
             ),
             *HEAD_MISTAKES,
             ("the keys are averaged; average the values", without_value),
@@ -213,8 +213,7 @@ def multi_head(answer):
             yield in_order(reference)
             return
         # Head after head, or one layer for the queries of all heads, one for the keys, ...
-        names = ["query", "key", "value"]
-        for order in itertools.permutations(names):
+        for order in itertools.permutations("qkv"):
             by_head = [getattr(head, name) for head in reference.heads for name in order]
             by_kind = [getattr(head, name) for name in order for head in reference.heads]
             for projections in (by_head, by_kind):

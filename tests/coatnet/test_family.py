@@ -31,7 +31,6 @@ from coatnet import (
     list_models,
     timm_weights,
 )
-from coatnet.layers import conv_norm
 
 NAMES = timm.list_models("coatnet_*")
 LARGE = {"1", "2", "3", "4", "5"}
@@ -53,7 +52,7 @@ def randomise(model):
         if key.endswith("running_var"):
             value.uniform_(0.5, 1.5)
         elif "bias_table" in key or key.endswith("position_bias.table"):
-            value.normal_(std=2)
+            value.normal_()  # timm's own 0.02 would hide a table of zeros
         elif value.ndim < 2:
             value.normal_(mean=float("norm" in key and key.endswith("weight")), std=0.3)
         else:
@@ -117,7 +116,7 @@ def test_logits_are_timms_in_float64(name):
     images = torch.randn(2, 3, 64, 96, dtype=torch.float64)
     with torch.no_grad():
         assert_close(ours(images), theirs(images), 1e-9)
-    for model in (ours, theirs):  # in train mode too, where BatchNorm stays a layer of its own
+    for model in (ours, theirs):
         model.train()
         for module in model.modules():
             if isinstance(module, nn.Dropout):
@@ -213,54 +212,6 @@ def test_index_counts_offsets_row_by_row():
             assert index[query, key] == row * (2 * width - 1) + column
 
 
-def bias_in_eval():
-    return randomise(RelativePositionBias(2, (2, 2))).eval()
-
-
-CHANGES = {
-    "optimiser": lambda b: b.table.add_(1),
-    "load": lambda b: b.load_state_dict({"table": b.table + 1}),
-    "assign": lambda b: b.load_state_dict({"table": b.table + 1}, assign=True),
-    "new parameter": lambda b: setattr(b, "table", nn.Parameter(b.table + 1)),
-    "data, then train and eval": lambda b: (b.table.data.add_(1), b.train(), b.eval()),
-    "type and back": lambda b: (b.table.data.add_(1), b.double(), b.float()),
-}
-
-
-@pytest.mark.parametrize("change", CHANGES)
-@torch.no_grad()
-def test_kept_bias_follows_the_parameters(change):
-    bias = bias_in_eval()
-    before = bias(3, 2)
-    assert bias(3, 2) is before  # kept
-    assert bias(2, 3).shape == before.shape  # as many tokens, on another grid
-    assert not torch.equal(bias(2, 3), before)
-    bias(3, 2)
-    CHANGES[change](bias)
-    torch.testing.assert_close(bias(3, 2), before + 1)
-    assert bias.double()(3, 2).dtype == torch.float64
-
-
-def test_kept_bias_does_not_leak_into_autograd():
-    bias = bias_in_eval()
-    with torch.no_grad():
-        bias(2, 2)
-    bias(2, 2).sum().backward()
-    assert bias.table.grad.sum() == 2 * 16  # each of 16 pairs of pixels, in each of 2 heads
-
-
-def test_kept_bias_survives_inference_mode_and_copies():
-    model = small_model().eval()
-    images = torch.randn(1, 3, 64, 64)
-    with torch.inference_mode():
-        expected = model(images).clone()
-    with torch.no_grad():
-        assert torch.equal(model(images), expected)
-        assert torch.equal(copy.deepcopy(model)(images), expected)
-    torch.testing.assert_close(model(images), expected)
-    model(images).sum().backward()
-
-
 @pytest.mark.parametrize(
     ("images", "error", "message"),
     [
@@ -286,9 +237,9 @@ def test_wrong_models_are_named():
         TransformerBlock(32, 64, (2, 2))
     with pytest.raises(ValueError, match="width 48 has no heads of 32"):
         RelativeAttention(48, 48, (2, 2))
-    with pytest.raises(ValueError, match="no model 'maxvit_tiny_tf_224'"), torch.device("meta"):
+    with pytest.raises(ValueError, match=r"no CoAtNet.*maxvit_tiny_tf_224"), torch.device("meta"):
         from_timm(timm.create_model("maxvit_tiny_tf_224"))
-    with pytest.raises(ValueError, match="no model ''"):
+    with pytest.raises(ValueError, match=r"no CoAtNet.*Linear"):
         from_timm(nn.Linear(1, 1))
 
 
@@ -435,7 +386,7 @@ def test_a_new_classifier():
 def test_checkpointing_changes_neither_gradients_nor_statistics(norm):
     model = small_model(norm=norm, mlp_head=False, drop_path=0.3).double().train()
     other = copy.deepcopy(model)
-    other.grad_checkpointing = True
+    other.set_grad_checkpointing()
     images = torch.randn(4, 3, 64, 64, dtype=torch.float64)
     for m in (model, other):
         torch.manual_seed(1)
@@ -497,13 +448,9 @@ def test_first_weights_are_drawn_as_timm_draws_them(name):
 def test_norms_biases_and_relative_positions_do_not_decay(name):
     with torch.device("meta"):
         model = create_model(name)
-    decay, no_decay = model.parameter_groups(weight_decay=0.1)
-    assert (decay["weight_decay"], no_decay["weight_decay"]) == (0.1, 0.0)
-    names = {id(p): n for n, p in model.named_parameters()}
-    decaying = {names[id(p)] for p in decay["params"]}
-    resting = {names[id(p)] for p in no_decay["params"]}
-    assert decaying | resting == set(names.values())
-    assert not decaying & resting
+    resting = model.no_weight_decay()
+    decaying = {n for n, _ in model.named_parameters()} - resting
+    assert decaying
     for n in decaying:
         assert n.endswith("weight"), n
         assert not any(part in n for part in ("norm", "position_bias")), n
@@ -515,7 +462,6 @@ def test_activations_are_channels_last_without_asking():
     model = small_model().eval()
     for x in model.features(torch.randn(2, 3, 64, 64)):
         assert x.is_contiguous(memory_format=torch.channels_last)
-    assert model.stem.conv2.weight.is_contiguous(memory_format=torch.channels_last)
 
 
 @pytest.mark.parametrize("block_size", [(8, 8), (7, 5)])
@@ -527,18 +473,6 @@ def test_blocks_do_not_depend_on_the_memory_layout(block_size):
         assert expected.shape[2:] == tuple((n + 1) // 2 for n in block_size)
         actual = block(x.contiguous(memory_format=torch.channels_last))
         torch.testing.assert_close(actual, expected)
-
-
-def test_folding_batchnorm_keeps_values_and_gradients():
-    conv, norm = nn.Conv2d(4, 6, 3, padding=1, bias=False), nn.BatchNorm2d(6)
-    randomise(nn.Sequential(conv, norm)).double().eval()
-    randomise(norm)
-    x = torch.randn(2, 4, 5, 5, dtype=torch.float64)
-    parameters = [conv.weight, norm.weight, norm.bias]
-    folded, plain = conv_norm(conv, norm, x), norm(conv(x))
-    torch.testing.assert_close(folded, plain)
-    gradients = [torch.autograd.grad(y.square().sum(), parameters) for y in (folded, plain)]
-    torch.testing.assert_close(*gradients)
 
 
 def test_squeeze_excite_scales_channels_by_their_means():
@@ -558,25 +492,13 @@ def test_bfloat16_autocast_stays_near_float32():
         with torch.no_grad():
             with torch.autocast("cpu", torch.bfloat16):
                 half = model(images)
-            full = model(images)  # after it, so that nothing of lower precision is kept
+            full = model(images)
         assert half.dtype == torch.bfloat16
         assert_close(half.float(), full, 0.05)
-        fresh = copy.deepcopy(model).eval()
-        assert torch.equal(fresh(images), full) or torch.allclose(fresh(images), full, atol=1e-5)
         with torch.autocast("cpu", torch.bfloat16):
             loss = model.train()(images).float().square().mean()
         loss.backward()
         assert all(p.grad.isfinite().all() for p in model.parameters())
-
-
-@pytest.mark.parametrize("size", [64, 50])
-def test_export_gives_the_same_logits_for_any_batch(size):
-    model = small_model().eval()
-    batch = torch.export.Dim("batch", min=1, max=64)
-    images = torch.randn(2, 3, size, size)
-    program = torch.export.export(model, (images,), dynamic_shapes={"images": {0: batch}})
-    images = torch.randn(5, 3, size, size)
-    torch.testing.assert_close(program.module()(images), model(images), atol=1e-4, rtol=1e-4)
 
 
 def test_compile_gives_the_same_logits_and_gradients():

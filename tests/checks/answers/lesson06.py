@@ -199,8 +199,8 @@ def convert(weights, model):
             heads = tensor.shape[1]
             side = int(len(tensor) ** 0.5)
             tensor = tensor.view(side, side, heads).permute(2, 0, 1).contiguous()
-        elif any(word in ours for word in ("qkv", "attention.proj", "feed_forward", "squeeze_excite")):
-            tensor = tensor.flatten(1) if tensor.ndim == 4 else tensor
+        elif "squeeze_excite" in ours and tensor.ndim == 4:
+            tensor = tensor.flatten(1)
         result[ours] = tensor
     return result
 """,
