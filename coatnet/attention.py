@@ -24,7 +24,7 @@ from coatnet.layers import (
 HEAD_DIM = PAPER.head_dim  # 32 channels a head: table 3, and all of timm's models
 
 
-def relative_position_index(height: int, width: int, device=None) -> Tensor:
+def relative_position_index(height: int, width: int, device: torch.device | None = None) -> Tensor:
     """Which entry of the bias table each pair of pixels uses: integers [N, N], N = height * width.
 
     Query (i, j) and key (i', j') use entry (i - i' + height - 1, j - j' + width - 1) of a table of
@@ -133,7 +133,7 @@ class RelativePositionMLP(RelativePositionBias):
 
 
 @fx.wrap
-def log_offsets(height: int, width: int, like) -> Tensor:
+def log_offsets(height: int, width: int, like: Any) -> Tensor:
     """What the MLP gets: [2 * height - 1, 2 * width - 1, 2], of the type of `like`."""
     rows, columns = (torch.arange(1 - n, n, device=like.device) for n in (height, width))
     offsets = torch.stack(torch.meshgrid(rows, columns, indexing="ij"), dim=-1).float()
@@ -179,7 +179,7 @@ class RelativeAttention(nn.Module):
         self.proj = nn.Conv2d(width, out_channels, 1)
         self.proj_dropout = nn.Dropout(config.projection_dropout)
 
-    def forward(self, x: Tensor, return_weights: bool = False):
+    def forward(self, x: Tensor, return_weights: bool = False) -> Any:
         height, width = grid_of(x)
         qkv = self.qkv(x).flatten(2).unflatten(1, (self.num_heads, 3 * self.head_dim))
         q, k, v = qkv.transpose(2, 3).chunk(3, dim=-1)  # each [B, heads, N, d]
@@ -200,7 +200,15 @@ def grid_of(x: Tensor) -> tuple[int, int]:
 
 
 @fx.wrap
-def attend(q, k, v, bias: Tensor, dropout: float, training: bool, return_weights: bool):
+def attend(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    bias: Tensor,
+    dropout: float,
+    training: bool,
+    return_weights: bool,
+) -> tuple[Tensor, Tensor | None]:
     """softmax(q k^T / sqrt(d) + bias) v [B, heads, N, d], and the softmax, or None if not asked."""
     # On a CPU the fused kernel has no gradient for the bias, and PyTorch's way around that is
     # slower than the equation written out.

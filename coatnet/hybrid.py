@@ -7,7 +7,7 @@ import math
 from itertools import pairwise
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from vit import ClassificationHead, TransformerEncoder, check_image_size
 
@@ -16,15 +16,16 @@ class CNNStem(nn.Sequential):
     """Three 3x3 convolutions of stride 2, each with BatchNorm and GELU.
 
     [B, 3, H, W] -> [B, num_hiddens, H/8, W/8], rounded up. Widths 3 -> 64 -> 128 -> num_hiddens.
-    Follows the convolutional stems of Xiao et al., "Early Convolutions Help Transformers See
-    Better", arXiv 2106.14881, section 4.
+    After the convolutional stems of Xiao et al., "Early Convolutions Help Transformers See Better",
+    arXiv 2106.14881, section 3: theirs have 4 to 6 convolutions down to stride 16, ReLU, and a
+    last 1x1.
     """
 
     stride = 8
 
-    def __init__(self, num_hiddens):
+    def __init__(self, num_hiddens: int):
         widths = (3, 64, 128, num_hiddens)
-        layers = []
+        layers: list[nn.Module] = []
         for in_channels, out_channels in pairwise(widths):
             layers += [
                 nn.Conv2d(in_channels, out_channels, kernel_size=3, stride=2, padding=1),
@@ -43,7 +44,14 @@ class CoAtNEt(nn.Module):
     """
 
     def __init__(
-        self, img_size, patch_size, num_hiddens, num_heads, num_classes, depth=6, dropout=0.1
+        self,
+        img_size: int,
+        patch_size: int,
+        num_hiddens: int,
+        num_heads: int,
+        num_classes: int,
+        depth: int = 6,
+        dropout: float = 0.1,
     ):
         super().__init__()
         self.img_size = img_size
@@ -55,7 +63,7 @@ class CoAtNEt(nn.Module):
         self.encoder = TransformerEncoder(num_hiddens, depth, num_heads, 4 * num_hiddens, dropout)
         self.head = ClassificationHead(num_hiddens, num_classes)
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         check_image_size(x, self.img_size)
         x = self.stem(x).flatten(2).transpose(1, 2)  # [B, D, h, w] -> [B, D, N] -> [B, N, D]
         x = torch.cat([self.cls_token.expand(len(x), -1, -1), x], dim=1)  # [B, 1 + N, D]

@@ -26,7 +26,7 @@ class TimmInterface(nn.Module):
         stop_early: bool = False,
         output_fmt: str = "NCHW",
         intermediates_only: bool = False,
-    ):
+    ) -> list[Tensor] | tuple[Tensor, list[Tensor]]:
         """What the head gets, and `features`: all, the last n, or those of `indices`, as in timm.
 
         `norm` applies the last norm to S4's, `stop_early` leaves out stages behind the last index.
@@ -64,7 +64,7 @@ class TimmInterface(nn.Module):
         named = self.named_parameters()
         return {name for name, p in named if p.ndim < 2 or "position_bias" in name}
 
-    def load_state_dict(self, state_dict: Mapping, *args, **kwargs):
+    def load_state_dict(self, state_dict: Mapping, *args: Any, **kwargs: Any) -> Any:
         """Takes what DataParallel and torch.compile saved, too: "module." and "_orig_mod." go."""
         plain = {
             k.replace("_orig_mod.", "").removeprefix("module."): v for k, v in state_dict.items()

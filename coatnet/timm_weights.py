@@ -21,7 +21,7 @@ def create_model(
     image_size: int | tuple[int, int] = 224,
     pretrained: bool = False,
     in_channels: int = 3,
-    **options,
+    **options: Any,
 ) -> CoAtNet:
     """A CoAtNet by its name in timm, such as "coatnet_0_224"; `list_models()` has them all.
 
@@ -40,7 +40,7 @@ def create_model(
     return model
 
 
-def fetch(name: str, **options) -> nn.Module:
+def fetch(name: str, **options: Any) -> nn.Module:
     """timm's model with its published weights. Raises as `create_model` does."""
     import timm  # here alone, since the models themselves do not need it
     from huggingface_hub import constants, try_to_load_from_cache

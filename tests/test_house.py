@@ -43,14 +43,6 @@ LONG = {  # still to be mended
 
 UNTYPED = {  # likewise
     "course.update",
-    "vit",
-    "coatnet.attention",
-    "coatnet.family",
-    "coatnet.hybrid",
-    "coatnet.layers",
-    "coatnet.mbconv",
-    "coatnet.staged",
-    "coatnet.timm_weights",
     "course.augmentation",
     "course.build",
     "course.checking",
