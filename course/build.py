@@ -3,7 +3,7 @@
 A lesson is a script in jupytext's percent format. Its solutions stand between nbgrader's markers,
 ### BEGIN SOLUTION and ### END SOLUTION. The student's notebook gets a placeholder there, the
 solution notebook the code, executed. (Not nbgrader's own tool: it knows one placeholder only, and
-adds a grader's panels to every student's JupyterLab.)
+adds a grader's panels to every student's JupyterLab. For those who grade with it: --nbgrader.)
 """
 
 import argparse
@@ -11,16 +11,22 @@ import copy
 import os
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import nbformat
 from nbclient import NotebookClient
+from nbformat import NotebookNode
 
 from course import hosted
+from course.classroom import nbgrader
+from course.classroom.results import Row
+from course.classroom.tables import read_points
 from course.lesson_files import (
     ROOT,
     clear_outputs,
     edited_by_hand,
+    exercises_of,
     read_lesson,
     solution_version,
     student_version,
@@ -30,7 +36,7 @@ from course.lesson_files import (
 CELL_TIMEOUT = 900  # seconds, against runaways alone: FULL runs are not built
 
 
-def execute(notebook, folder):
+def execute(notebook: NotebookNode, folder: Path) -> None:
     """Runs all cells in a fresh kernel in `folder`, keeping their outputs.
 
     Raises nbclient's CellExecutionError where a cell fails.
@@ -46,7 +52,7 @@ def execute(notebook, folder):
     notebook.metadata = metadata  # nbclient adds this machine's version of Python
 
 
-def drift(root=ROOT):
+def drift(root: Path = ROOT) -> list[str]:
     """The notebooks and solutions that differ from what their lessons give, as messages."""
     found = []
     lessons = sorted((root / "lessons").glob("*.py"))
@@ -70,7 +76,9 @@ def drift(root=ROOT):
     return found
 
 
-def build(root=ROOT, names=(), execute_all=False, force=False):
+def build(
+    root: Path = ROOT, names: Sequence[str] = (), execute_all: bool = False, force: bool = False
+) -> None:
     """Writes notebooks/ and solutions/; runs the solutions whose code is new, changed or asked for.
 
     Raises FileExistsError rather than overwrite a student's notebook that somebody edited.
@@ -101,7 +109,7 @@ def build(root=ROOT, names=(), execute_all=False, force=False):
         write(solution, target)
 
 
-def keep_outputs(solution, path):
+def keep_outputs(solution: NotebookNode, path: Path) -> bool:
     """Gives `solution` the outputs that stand in `path`; False where they are of other code."""
     code, before = (
         [cell for cell in notebook.cells if cell.cell_type == "code"]
@@ -114,19 +122,33 @@ def keep_outputs(solution, path):
     return True
 
 
-def main():
-    parser = argparse.ArgumentParser(prog="python -m course.build", description=__doc__)
-    parser.add_argument("names", nargs="*", help="lessons to build, such as 01_vit (default: all)")
-    parser.add_argument("--check", action="store_true", help="write nothing; exit 1 on differences")
-    parser.add_argument("--execute", action="store_true", help="run every solution, changed or not")
-    parser.add_argument("--force", action="store_true", help="overwrite notebooks edited by hand")
-    parser.add_argument(
+def parser() -> argparse.ArgumentParser:
+    made = argparse.ArgumentParser(
+        prog="python -m course.build",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    made.add_argument("names", nargs="*", help="lessons to build, such as 01_vit (default: all)")
+    made.add_argument("--check", action="store_true", help="write nothing; exit 1 on differences")
+    made.add_argument("--execute", action="store_true", help="run every solution, changed or not")
+    made.add_argument("--force", action="store_true", help="overwrite notebooks edited by hand")
+    made.add_argument(
+        "--nbgrader", type=Path, metavar="DIR", help="write a course for nbgrader, and nothing else"
+    )
+    made.add_argument(
+        "--points", type=Path, metavar="FILE", help="for nbgrader: lines of lesson,exercise,points"
+    )
+    made.add_argument(
         "--hosted", type=Path, metavar="DIR", help="write notebooks for Colab and Kaggle there"
     )
-    parser.add_argument("--repository", metavar="URL", help="where those install the course from")
-    options = parser.parse_args()
+    made.add_argument("--repository", metavar="URL", help="where those install the course from")
+    return made
+
+
+def main() -> None:
+    options = (called := parser()).parse_args()
     if bool(options.hosted) != bool(options.repository):
-        parser.error("--hosted DIR and --repository URL go together")
+        called.error("--hosted DIR and --repository URL go together")
     if options.hosted:
         hosted.build(options.hosted, options.repository)
         print(f"written to {options.hosted}: notebooks that install the course themselves")
@@ -135,9 +157,24 @@ def main():
         found = drift()
         sys.exit("\n".join([*found, "run `make build`"]) if found else 0)
     try:
-        build(names=options.names, execute_all=options.execute, force=options.force)
-    except (ValueError, FileExistsError) as error:
+        if options.nbgrader:
+            for path in write_for_nbgrader(options.nbgrader, options.points):
+                print(path)
+        else:
+            build(names=options.names, execute_all=options.execute, force=options.force)
+    except (ValueError, OSError) as error:
         sys.exit(str(error))
+
+
+def write_for_nbgrader(folder: Path, points_file: Path | None) -> list[Path]:
+    """Raises ValueError for a line of points that names no exercise."""
+    lessons = {path.stem: read_lesson(path) for path in sorted((ROOT / "lessons").glob("*.py"))}
+    exercises = [
+        Row(name, exercise.number, exercise.title)
+        for name, lesson in lessons.items()
+        for exercise in exercises_of(lesson)
+    ]
+    return nbgrader.write(folder, read_points(points_file, exercises))
 
 
 if __name__ == "__main__":

@@ -19,7 +19,12 @@ from nbformat import NotebookNode
 
 ROOT = Path(__file__).parents[1]
 BEGIN, END = "### BEGIN SOLUTION", "### END SOLUTION"
-KERNEL = {  # all that JupyterLab would add by itself, but for Python's version: see `this_python`
+MARKER = re.compile(  # what may have been meant as one of them
+    r"(#.*\b(begin|start|end|stop)(\W|_)*((of|the)(\W|_)*)*solutions?\b)"
+    r"|(#.*\bsolutions?(\W|_)*(begin|start|end|stop)s?\b)|(^\s*#{3,}\s*solution)",
+    re.IGNORECASE,
+)
+KERNEL: dict = {  # all that JupyterLab would add by itself, but for Python's version
     "kernelspec": {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"},
     "language_info": {
         "codemirror_mode": {"name": "ipython", "version": 3},
@@ -44,7 +49,8 @@ def read_lesson(path: Path) -> NotebookNode:
     Raises ValueError for an exercise without a check, a check of more than one line, or markers
     that do not pair.
     """
-    notebook = jupytext.read(path, fmt="py:percent")
+    text = path.read_text(encoding="utf-8-sig")  # with a mark, its first heading would be code
+    notebook = jupytext.reads(text, fmt="py:percent")
     notebook.metadata = copy.deepcopy(KERNEL)
     notebook.nbformat, notebook.nbformat_minor = 4, 5
     exercises = []  # cells that wait for their check, which names them
@@ -63,13 +69,26 @@ def read_lesson(path: Path) -> NotebookNode:
             for number, waiting in enumerate(exercises, start=1):
                 waiting.id = f"exercise-{name}" + (f"-{number}" if number > 1 else "")
             exercises = []
-        if cell.source.count(BEGIN) != cell.source.count(END):
-            raise ValueError(f"{path.name}: {BEGIN} without {END}, in {cell.source!r}")
+        _require_markers(path.name, cell.source)
     if exercises:
         raise ValueError(f"{path.name}: an exercise has no check: {exercises[0].source!r}")
     notebook.cells[0].source += ALONE
     notebook.cells.append(nbformat.v4.new_markdown_cell(way_on(path), id="way-on"))
     return notebook
+
+
+def _require_markers(name, source):
+    """What marks a solution must do so to the letter, or the solution would be in the exercise."""
+    inside = False
+    for line in source.splitlines():
+        if line.strip() in (BEGIN, END):
+            if inside == (line.strip() == BEGIN):
+                raise ValueError(f"{name}: {BEGIN} without {END}, or one in another, in {source!r}")
+            inside = not inside
+        elif MARKER.search(line):
+            raise ValueError(f"{name}: {line.strip()!r} must be {BEGIN} or {END}, and nothing else")
+    if inside:
+        raise ValueError(f"{name}: {BEGIN} without {END}, in {source!r}")
 
 
 def heading(path: Path) -> str:

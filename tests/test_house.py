@@ -42,9 +42,7 @@ LONG = {  # still to be mended
 }
 
 UNTYPED = {  # likewise
-    "course.update",
     "course.augmentation",
-    "course.build",
     "course.checking",
     "course.checkpoints",
     "course.comparing",

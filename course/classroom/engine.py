@@ -76,7 +76,7 @@ class Run:
         if not passed or not self.probes:
             return
         probe = self.probes[secrets.choice(passed)]
-        failure = self._run(session, self.steps.index(probe))
+        failure = session.run(self.steps.index(probe), STARTING)  # the course's own code
         if failure:
             text = f"nothing here counts as passed, look at it by hand: {said(failure)}"
             self.verdicts |= dict.fromkeys(passed, (FAILING, text))

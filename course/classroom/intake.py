@@ -9,6 +9,7 @@ import hashlib
 import re
 import unicodedata
 from collections import defaultdict
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
@@ -16,7 +17,7 @@ import nbformat
 from nbformat import NotebookNode
 
 from course import lesson_files
-from course.classroom.archives import ARCHIVES, File, files
+from course.classroom.archives import ARCHIVES, PASSED_OVER, File, files
 from course.classroom.planning import lesson_of
 
 MOODLE = re.compile(r"(?P<name>.+?)_(?P<id>\d+)_assignsubmission_(?:file|onlinetext)_?(?P<rest>.*)")
@@ -73,14 +74,20 @@ def take_in(top: Path, lessons: dict[str, NotebookNode]) -> Intake:
     if _only_an_archive(top):
         found = [_up(file) for file in found]
     by_student: dict = defaultdict(list)
+    problems = []
     for path in top.iterdir() if top.is_dir() else ():
-        if path.is_dir() and not path.is_symlink() and path.name[0] != ".":
-            student, _ = who(PurePosixPath(path.name, "notebook"), top)
+        if path.is_symlink() or path.name in PASSED_OVER or path.name[0] == ".":
+            continue
+        if path.is_dir():
+            student, _ = who(PurePosixPath(path.name, "notebook"), top, lessons)
             by_student[student] += []  # who has handed in nothing is still of the class
     for file in found:
-        student, rest = who(file.path, top)
-        by_student[student].append((rest, file))
-    submissions, problems, students = [], [], []
+        student, rest = who(file.path, top, lessons)
+        if file.problem and len(file.path.parts) == 1 and not file.path.suffix:
+            problems.append((str(file.path), file.problem))  # a link to a folder
+        else:
+            by_student[student].append((rest, file))
+    submissions, students = [], []
     for student, own in sorted(by_student.items()):
         own = of_a_clone(own)
         read = [_submission(student, rest, file, own, lessons) for rest, file in own]
@@ -107,7 +114,7 @@ def newest(versions: list[Submission]) -> Submission:
     return chosen
 
 
-def who(path: PurePosixPath, top: Path) -> tuple[Student, PurePosixPath]:
+def who(path: PurePosixPath, top: Path, lessons: Collection[str]) -> tuple[Student, PurePosixPath]:
     """Whose a file is, and its path from there."""
     first, rest = path.parts[0] if path.parts else top.name, PurePosixPath(*path.parts[1:])
     for platform, pattern in (("Moodle", MOODLE), ("Canvas", CANVAS)):
@@ -117,7 +124,8 @@ def who(path: PurePosixPath, top: Path) -> tuple[Student, PurePosixPath]:
             return Student(_tidy(match["name"]), match["id"], platform), inner
     if len(path.parts) > 1 and first not in ("work", "notebooks", "solutions", "lessons"):
         return Student(_tidy(first)), rest
-    name = _tidy(re.sub(r"(?<!\d)\d\d(_[a-z]+)+|\.\w+$", " ", COPY.sub("", first)))
+    named = "|".join(map(re.escape, lessons))
+    name = _tidy(re.sub(rf"{named}|(?<!\d)\d\d(?!\d)|\.\w+$", " ", COPY.sub("", first)))
     return Student(name if name and len(path.parts) < 2 else top.name), path
 
 
@@ -141,7 +149,7 @@ def of_a_clone(own: list[tuple[PurePosixPath, File]]) -> list[tuple[PurePosixPat
     folders = {part for path, _ in own for part in path.parts[:-1]}
     if "work" in folders:
         at_work = [(path, file) for path, file in own if "work" in path.parts[:-1]]
-        kept = [(p, f) for p, f in at_work if not {"base", "backup"} & set(p.parts[:-1])]
+        kept = [(p, f) for p, f in at_work if not {"base", ".base", "backup"} & set(p.parts[:-1])]
         if any(path.suffix == ".ipynb" for path, _ in kept):
             return kept
     if {"lessons", "notebooks"} <= folders:

@@ -181,8 +181,8 @@ def without_checks(
     found, kept = [], []
     for statement in body:
         # Also in a try: a check whose failure nobody sees would seem to pass
-        calls = [node for node in ast.walk(statement) if isinstance(node, ast.Call)]
-        calls = [(e, n) for n in calls for e in exercises if ast.unparse(n.func) == e.call]
+        all_calls = [node for node in ast.walk(statement) if isinstance(node, ast.Call)]
+        calls = [(e, n) for n in all_calls for e in exercises if ast.unparse(n.func) == e.call]
         for exercise, node in calls:
             as_written = node.args and all(isinstance(a, ast.Name) for a in node.args)
             found.append((exercise, ast.unparse(node) if as_written else exercise.check))

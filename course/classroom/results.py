@@ -36,6 +36,7 @@ def verdict(step: Step, failure: Failure | None, troubles: dict) -> tuple[str, s
     troubles: (exercise, in its cells or below them) -> the first failure there.
     """
     in_answer = troubles.get((step.exercise, True))
+    answer = step.exercise.answer if step.exercise else ""
     if failure is None:
         return PASSED, step.note
     if failure.name == "NotAttempted":
@@ -44,8 +45,8 @@ def verdict(step: Step, failure: Failure | None, troubles: dict) -> tuple[str, s
             outcome, message = FAILING, in_answer
     elif failure.name == "CheckFailed":
         outcome, message = FAILING, gist(failure.message)
-    elif failure.name == "NameError" and f"'{step.exercise.answer}'" in failure.message:
-        missing = f"the notebook has no {step.exercise.answer}: was its cell deleted?"
+    elif failure.name == "NameError" and f"'{answer}'" in failure.message:
+        missing = f"the notebook has no {answer}: was its cell deleted?"
         outcome, message = FAILING, in_answer or missing
     else:
         outcome, message = FAILING, said(failure)

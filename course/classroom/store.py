@@ -16,7 +16,7 @@ from course.lesson_files import ROOT
 
 DECIDES = (
     *("vit.py", "coatnet", "lessons", "course/checks", "course/classroom"),
-    *("course/checking.py", "course/comparing.py"),
+    *("course/checking", "course/comparing"),
 )
 
 

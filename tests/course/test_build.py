@@ -190,6 +190,49 @@ def test_a_lesson_out_of_form_is_refused(root, old, new, says):
         build.build(root)
 
 
+@pytest.mark.parametrize(
+    "marker",
+    [
+        "### BEGIN SOLUTION (easy)",
+        "###BEGIN SOLUTION",
+        "### begin solution",
+        "# BEGIN SOLUTION",
+        "### BEGIN  SOLUTION",
+        "### BEGIN SOLUTIONS",
+        "### START SOLUTION",
+        "### BEGIN_SOLUTION",
+        "### SOLUTION BEGIN",
+        "### BEGIN OF THE SOLUTION",
+        "## BEGIN SOLUTION",
+        "x = 1  ### BEGIN SOLUTION",
+        "### BEGIN SOLUTION  # easy",
+    ],
+)
+@pytest.mark.parametrize("kind", ["BEGIN", "END", "both"])
+def test_a_solution_never_leaks_through_a_marker_that_is_slightly_off(root, marker, kind):
+    lesson = root / "lessons" / "01_small.py"
+    text = lesson.read_text()
+    replaced = {"BEGIN": marker, "END": marker.replace("BEGIN", "END").replace("START", "STOP")}
+    for name in replaced if kind == "both" else [kind]:
+        assert f"### {name} SOLUTION" in text
+        end = replaced[name].replace("begin", "end") if name == "END" else replaced[name]
+        text = text.replace(f"### {name} SOLUTION", end, 1)
+    lesson.write_text(text)
+    with pytest.raises(ValueError, match="SOLUTION"):
+        build.build(root)
+    assert not (root / "notebooks" / "01_small.ipynb").exists()
+
+
+def test_a_byte_order_mark_changes_nothing(root):
+    lesson = root / "lessons" / "01_small.py"
+    build.build(root)
+    before = (root / "notebooks" / "01_small.ipynb").read_bytes()
+    lesson.write_text(lesson.read_text(), encoding="utf-8-sig")
+    assert lesson.read_bytes().startswith(b"\xef\xbb\xbf")
+    build.build(root)
+    assert (root / "notebooks" / "01_small.ipynb").read_bytes() == before
+
+
 def test_unknown_lesson(root):
     with pytest.raises(ValueError, match="no lesson is called 02_none"):
         build.build(root, names=["02_none"])
