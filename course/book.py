@@ -23,9 +23,7 @@ from course.lesson_files import ROOT
 TEXTS = {  # files of the repository that are pages: where each goes
     "CONTRIBUTING.md": "maintainers.md",
     "CHANGELOG.md": "changelog.md",
-    "benchmarks/README.md": "benchmarks/README.md",
-    "benchmarks/recipe.md": "benchmarks/recipe.md",
-    "benchmarks/robustness.md": "benchmarks/robustness.md",
+    **{f"benchmarks/{p.name}": f"benchmarks/{p.name}" for p in ROOT.glob("benchmarks/*.md")},
 }
 FOLDED = {"code_prompt_show": "Show a solution", "code_prompt_hide": "Hide the solution"}
 
