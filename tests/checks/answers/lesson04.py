@@ -23,7 +23,7 @@ WRONG = [
     ("qkv", SPLIT, "x = x.unflatten(1, (3 * self.head_dim, self.num_heads)).transpose(1, 2)", "interleaved"),
     ("qkv", "dim=-1)\n        return q, k, v", "dim=-1)\n        return k, q, v", "q and k are swapped"),
     ("qkv", "dim=-1)\n        return q, k, v", "dim=-1)\n        return q, v, k", "k and v are swapped"),
-    ("qkv", "dim=-1)\n        return q, k, v", "dim=-1)\n        return q, k", "three tensors"),
+    ("qkv", "dim=-1)\n        return q, k, v", "dim=-1)\n        return q, k", "3 tensors"),
     ("qkv", "dim=-1)\n        return q, k, v", "dim=-1)\n        return q * 0.5, k, v", "scaled already"),
     ("qkv", "self.conv(x).flatten(2)", "self.conv(x).transpose(2, 3).flatten(2)", "column by column"),
     ("qkv", "x = x.transpose(2, 3)", "x = x.reshape(*x.shape[:2], x.shape[3], x.shape[2])", "mixes pixels"),
