@@ -126,11 +126,13 @@ def main():
                 source = train.batches(BATCH, True, turn, augment=RandomResizedCrop())
             speeds[name].append(speed(source, options.batches, 3 * options.workers))
         print("  ".join(f"{name} {values[-1]:.0f}" for name, values in speeds.items()), flush=True)
-    best = [max(values) for values in zip(*(speeds[name] for name in loaders), strict=True)]
-    ratios = [ours / theirs for ours, theirs in zip(speeds["course"], best, strict=True)]
-    print(f"ratio to timm's faster one: {statistics.median(ratios):.2f} (median), ", end="")
+    faster = max(loaders, key=lambda name: statistics.median(speeds[name]))
+    pairs = zip(speeds["course"], speeds[faster], strict=True)
+    ratios = [ours / theirs for ours, theirs in pairs]
+    print(f"ratio to {faster}: {statistics.median(ratios):.2f} (median), ", end="")
     print(f"{min(ratios):.2f} to {max(ratios):.2f}")
-    loaders.clear()
+    loaders.clear()  # and their workers
+    source = None
     rate, samples = whole_pass(train)
     tenth = max(1, len(samples) // 10)
     first, last = (statistics.mean(part) for part in (samples[tenth : 2 * tenth], samples[-tenth:]))

@@ -26,6 +26,7 @@ Image.MAX_IMAGE_PIXELS = 1_000_000_000
 PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY = 64 * 2**20
 MOST_PIXELS = 300_000_000  # to decode at once, which takes Pillow 1.2 GB
 
+JPEG = b"\xff\xd8"  # what a file begins with
 ORIENTATION = 0x0112  # in EXIF; how each of its values is made upright
 UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -57,14 +58,15 @@ class Picture:
         self.depth: int | None = None
         try:
             self.data = np.fromfile(path, np.uint8)
-            with quiet():
-                self.image = Image.open(io.BytesIO(self.data.tobytes()))
+            content = self.data.tobytes()
+            kinds = ("JPEG",) if content.startswith(JPEG) else None  # None: Pillow tries them all
+            self.image = Image.open(io.BytesIO(content), formats=kinds)
         except Exception as error:  # whatever a decoder makes of a broken file
             raise Unreadable(explain(error, path)) from None
         self.layout = layout_of(self.image)
         self.orientation = 1
         if self.image.format != "TIFF":  # which Pillow turns itself
-            with quiet(), suppress(Exception):  # EXIF that can't be read says nothing
+            with suppress(Exception):  # EXIF that can't be read says nothing
                 self.orientation = self.image.getexif().get(ORIENTATION, 1)
         self.stored = self.width, self.height = self.image.size
         if self.orientation in {5, 6, 7, 8}:
@@ -79,10 +81,9 @@ class Picture:
         `Unreadable`.
         """
         try:
-            with quiet():
-                if self.fast and shrink < 2:  # the same pixels as Pillow's, sooner
-                    return decode_jpeg(torch.from_numpy(self.data), ImageReadMode.RGB)
-                return self.by_pillow(shrink, depth)
+            if self.fast and shrink < 2:  # the same pixels as Pillow's, sooner
+                return decode_jpeg(torch.from_numpy(self.data), ImageReadMode.RGB)
+            return self.by_pillow(shrink, depth)
         except Unreadable:
             raise
         except Exception as error:
@@ -201,7 +202,7 @@ def explain_unknown(path: str | os.PathLike) -> str:
             return "AVIF, which this Pillow can't read: pip install --upgrade pillow"
         if brands & HEIC:
             return "HEIC, which Pillow can't read: pip install pillow-heif"
-    if head[:2] == b"\xff\xd8" or head[:4] == b"\x89PNG":
+    if head.startswith(JPEG) or head[:4] == b"\x89PNG":
         return "damaged"
     if head[:4] in {b"II*\0", b"MM\0*"}:
         return "a TIFF of a kind that Pillow can't read: save it as PNG"

@@ -16,7 +16,7 @@ def resize(pixels: Tensor, height: int, width: int, interpolation: str) -> Tenso
     return interpolate(pixels[None], (height, width), mode=interpolation, antialias=True)[0]
 
 
-def cut_centre(picture: Picture, size: int, share: float, interpolation: str, depth: int) -> Tensor:
+def cut_centre(picture: Picture, share: float, size: int, interpolation: str, depth: int) -> Tensor:
     """uint8 [3, size, size]: the shorter side becomes size / share, and the centre is cut out.
 
     This is how timm and torchvision look at test images (`Resize`, then `CenterCrop`). With all of

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from course.data.decoding import Picture, Unreadable
+from course.data.decoding import Picture, Unreadable, quiet
 
 TRAIN = ("train", "training")
 HELD_OUT = ("val", "valid", "validation", "dev", "test", "testing", "eval")  # the first one there
@@ -164,7 +164,8 @@ def why_not(path: Path) -> str | None:
     if is_image_name(path.name):
         return None
     try:
-        Picture(path)
+        with quiet():
+            Picture(path)
     except Unreadable as reason:
         return str(reason)
     return None

@@ -10,12 +10,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
 from course.augmentation import RandomResizedCrop
-from course.data.decoding import Picture, Unreadable
+from course.data.decoding import Picture, Unreadable, quiet
 from course.data.geometry import cut_centre, cut_part
-from course.data.images import mixed_seed, own_randomness
+from course.data.images import image_seeds, own_randomness
 from course.data.layout import Paths
 
 AHEAD = 2  # batches that each worker prepares before they are asked for
@@ -69,13 +69,16 @@ class Decoder(Dataset[Decoded]):
 
     def __getitem__(self, job: Job) -> Decoded:
         shape = len(job.indices), 3, self.size, self.size
-        images = torch.empty(shape, dtype=torch.uint8, memory_format=torch.channels_last)
+        images = torch.empty(shape, dtype=torch.uint8)
+        if get_worker_info() is not None and not self.as_array:
+            images.share_memory_()  # now, while it is empty
         batch = Decoded(images)
-        with own_randomness("cpu", 0):
-            for row, index in enumerate(job.indices.tolist()):
+        seeds = image_seeds(job.seed, job.indices).tolist()
+        with own_randomness("cpu", 0), quiet():
+            for row, (index, seed) in enumerate(zip(job.indices.tolist(), seeds, strict=True)):
                 for candidate in self.candidates(index):
                     try:
-                        images[row] = self.decode(candidate, index, job, batch)
+                        images[row] = self.decode(candidate, job.crop, seed, batch)
                         break
                     except Unreadable as reason:
                         batch.failed[candidate] = str(reason)
@@ -92,19 +95,22 @@ class Decoder(Dataset[Decoded]):
             others = np.flatnonzero(self.targets == self.targets[index])
             yield from np.roll(others, -np.searchsorted(others, index))[1:].tolist()
 
-    def decode(self, candidate: int, index: int, job: Job, batch: Decoded) -> Tensor:
-        """uint8 [3, S, S] from file `candidate`, for the place of file `index`."""
-        picture = Picture(self.files[candidate])
+    def decode(
+        self, index: int, crop: RandomResizedCrop | None, seed: int, batch: Decoded
+    ) -> Tensor:
+        """uint8 [3, S, S] from file `index`; what is drawn depends on `seed`."""
+        picture = Picture(self.files[index])
         batch.sides.add(min(picture.height, picture.width))
-        if job.crop is None:
-            image = cut_centre(picture, self.size, self.crop_share, self.interpolation, self.depth)
+        look = self.size, self.interpolation, self.depth
+        if crop is None:
+            image = cut_centre(picture, self.crop_share, *look)
         else:
-            torch.default_generator.manual_seed(mixed_seed(job.seed, index))
-            part, mirrored = job.crop.draw(picture.height, picture.width)
-            image = cut_part(picture, part, self.size, self.interpolation, self.depth)
+            torch.default_generator.manual_seed(seed)
+            part, mirrored = crop.draw(picture.height, picture.width)
+            image = cut_part(picture, part, *look)
             image = image.flip(2) if mirrored else image
         if picture.depth is not None:
-            batch.depths[candidate] = picture.depth
+            batch.depths[index] = picture.depth
         return image
 
 

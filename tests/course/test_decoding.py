@@ -72,13 +72,6 @@ def test_without_torchvisions_decoders_pillow_does_it(tmp_path, monkeypatch):
     assert np.array_equal(read(tmp_path / "a.jpg"), before)
 
 
-def test_decoders_do_not_warn(tmp_path):
-    Image.fromarray(noise()).save(tmp_path / "a.jpg")
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        assert read(tmp_path / "a.jpg").shape == (12, 20, 3)
-
-
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("ending", ["jpg", "png", "tif"])
 def test_every_orientation_becomes_upright(tmp_path, orientation, ending):

@@ -268,6 +268,18 @@ def test_squares_beyond_the_sample_may_differ(tmp_path, monkeypatch):
     assert summary(train)[1][:3] == [("ant", 0), ("ant", 1), ("ant", 2)]
 
 
+def test_decoders_do_not_warn(tmp_path):
+    for split in ("train", "val"):
+        path = tmp_path / split / "ant" / "0.jpg"
+        paint(path)
+        Image.new("P", (8, 8)).save(path.with_suffix(".gif"), transparency=0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # such as torchvision's of decoders that will go
+        for memory_ in (None, 0):
+            train, _ = load_data(tmp_path, 16, memory=memory_, workers=0)
+            next(train.batches(2))
+
+
 @pytest.mark.slow
 def test_many_files_are_read_by_workers(tmp_path, monkeypatch):
     fill(tmp_path / "val")

@@ -20,7 +20,7 @@ from torchvision.transforms.v2 import functional as F
 
 from course.augmentation import RandomResizedCrop, flip_and_crop, mixup
 from course.data import ImageData, StreamedImages, load_data, workers
-from course.data.images import mixed_seed
+from course.data.images import image_seeds
 from course.training import evaluate, fit
 
 SIZE = 32
@@ -130,7 +130,7 @@ def test_processes_decode_their_shares_alone(streamed, monkeypatch):
     one = list(streamed[0].batches(7, **options))
     decoded = []
     decode = workers.Decoder.decode
-    monkeypatch.setattr(workers.Decoder, "decode", lambda *a: decoded.append(a[2]) or decode(*a))
+    monkeypatch.setattr(workers.Decoder, "decode", lambda *a: decoded.append(a[1]) or decode(*a))
     shares = [list(streamed[0].batches(7, rank=r, processes=3, **options)) for r in range(3)]
     assert sorted(decoded) == list(range(24))
     assert [len(targets) for _, targets in shares[0]] == [3, 3, 3, 1]
@@ -146,14 +146,14 @@ def test_a_crop_is_torchvisions(folder, streamed):
     images, _ = whole(train, seed=6, augment=RandomResizedCrop())
     files = sorted((folder / "train").glob("*/*.jpg"))
     mirrored = 0
-    for index, file in enumerate(files):
-        torch.manual_seed(mixed_seed(6, index))
+    for file, seed in zip(files, image_seeds(6, np.arange(24)).tolist(), strict=True):
+        torch.manual_seed(seed)
         full = Image.open(file)
         part = transforms.RandomResizedCrop.get_params(full, [0.08, 1], [3 / 4, 4 / 3])
         expected = F.pil_to_tensor(F.resized_crop(full, *part, [SIZE, SIZE]))
         if torch.rand(()) < 0.5:
             expected, mirrored = expected.flip(2), mirrored + 1
-        found = images[index] * torch.tensor(train.std)[:, None, None]
+        found = images[files.index(file)] * torch.tensor(train.std)[:, None, None]
         found = (found + torch.tensor(train.mean)[:, None, None]) * 255
         assert (found - expected).abs().max() < 2  # of 255
     assert 4 < mirrored < 20
