@@ -253,7 +253,8 @@ def main(arguments: list[str] | None = None) -> int:
         tables.read_points(options.points, exercises)  # before the work, not after it
         options.out.mkdir(parents=True, exist_ok=True)
         with console.status("reading what was handed in"):
-            intake = take_in(options.submissions, lessons)
+            intake = take_in(options.submissions, chosen_lessons(None))
+        intake.submissions = [s for s in intake.submissions if s.lesson in lessons]
         if not intake.students:
             raise ValueError(f"no notebook of the course in {options.submissions}")
         with Store(options.out / "results.jsonl") as store:

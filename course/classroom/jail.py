@@ -26,6 +26,7 @@ NOBODY, STUDENT = 65534, 1000
 
 MEMORY = 2 << 30  # bytes that a submission may add to what the warm process holds
 SCRATCH = 64 << 20  # bytes of files
+PLACE = "/scratch"  # where they are; /tmp may hold the course itself
 PROCESSES, FILES = 64, 256
 
 DEVICES = ("null", "zero", "full", "random", "urandom")
@@ -95,9 +96,11 @@ def _make_root(shown):
     links = {path: os.readlink(path) for path in wanted if path.is_symlink()}
     devices = {name: os.open(f"/dev/{name}", os.O_PATH) for name in DEVICES}
     _mount("none", root, "tmpfs", NOSUID | NODEV, "size=1m,mode=755")
-    for folder in ("tmp", "proc", "dev", "etc", "dev/shm"):
+    for folder in ("scratch", "proc", "dev", "etc", "dev/shm"):
         (root / folder).mkdir()
-    _mount("none", root / "tmp", "tmpfs", NOSUID | NODEV, "size=16m,mode=777")  # for imports
+    _mount("none", root / "scratch", "tmpfs", NOSUID | NODEV, "size=16m,mode=777")  # for imports
+    if not any(path.is_relative_to("/tmp") for path in wanted):
+        (root / "tmp").symlink_to(PLACE)
     _mount("none", root / "proc", "proc", NOSUID | NODEV | NOEXEC)
     for path, target in links.items():
         _place(root, path).symlink_to(target)
@@ -108,7 +111,7 @@ def _make_root(shown):
     for name, descriptor in devices.items():
         _bind(descriptor, root / "dev" / name, NOSUID)
     (root / "dev" / "fd").symlink_to("/proc/self/fd")
-    (root / "etc" / "passwd").write_text(f"student:x:{STUDENT}:{STUDENT}::/tmp:/bin/sh\n")
+    (root / "etc" / "passwd").write_text(f"student:x:{STUDENT}:{STUDENT}::{PLACE}:/bin/sh\n")
     for descriptor in (*held.values(), *devices.values()):
         os.close(descriptor)
     os.chdir(root)
@@ -145,10 +148,10 @@ def enter_inner() -> None:
     """New namespaces for one session; the next child will be the first process in them."""
     _call("unshare", NEWUSER | NEWNS | NEWPID | NEWNET | NEWIPC | NEWUTS)
     _map_user(STUDENT, 0, 0)
-    _mount("none", "/tmp", "tmpfs", NOSUID | NODEV, f"size={SCRATCH},nr_inodes=10000,mode=777")
+    _mount("none", PLACE, "tmpfs", NOSUID | NODEV, f"size={SCRATCH},nr_inodes=10000,mode=777")
     for folder in ("shm", "work"):
-        Path("/tmp", folder).mkdir()
-    _mount("/tmp/shm", "/dev/shm", None, BIND)
+        Path(PLACE, folder).mkdir()
+    _mount(f"{PLACE}/shm", "/dev/shm", None, BIND)
 
 
 def give_up_rights(seconds: int) -> None:

@@ -117,8 +117,9 @@ def lesson_of(notebook: NotebookNode, lessons: dict[str, NotebookNode], name: st
         found = 0
         for exercise in exercises_of(lesson):
             for cell_id, source in cells:
-                by_text = defines(source, exercise.answer) or f"{exercise.check}" in source
-                found += cell_id in (*exercise.cells, f"check-{exercise.name}") or by_text
+                written = re.search(rf"^(class|def) {exercise.answer}\b", source, re.MULTILINE)
+                by_id = cell_id in (*exercise.cells, f"check-{exercise.name}")
+                found += by_id or bool(written) or exercise.check in source
         named = bool(re.search(rf"(?<!\d){title.partition('_')[0]}_", name))
         if (found, found and named) > (most, False):
             best, most = title, found

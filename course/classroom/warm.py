@@ -11,6 +11,7 @@ from dataclasses import asdict
 from multiprocessing.connection import Connection
 from pathlib import Path
 
+from course.classroom.jail import PLACE
 from course.classroom.planning import Step
 from course.classroom.results import Failure
 from course.classroom.session import DIED, STARTING, too_long
@@ -29,7 +30,10 @@ SETTINGS = {
     "MPLBACKEND": "agg",
     "OBJC_DISABLE_INITIALIZE_FORK_SAFETY": "YES",  # macOS
 }
-AT_HOME = {"HOME": "/tmp", "USER": "student", "MPLCONFIGDIR": "/tmp", "IPYTHONDIR": "/tmp/.ipython"}
+AT_HOME = {
+    "USER": "student",
+    **dict.fromkeys(("HOME", "TMPDIR", "MPLCONFIGDIR", "IPYTHONDIR"), PLACE),
+}
 
 
 def files_beside(folder: Path) -> dict[str, str]:
@@ -76,7 +80,7 @@ class Warm:
             start_new_session=True,  # Ctrl-C is for the grader
         )
         theirs.close()
-        self.control.settimeout(STARTING)
+        self.control.settimeout(5 * STARTING)
         with self.control.makefile() as said:
             try:
                 line = said.readline()

@@ -155,7 +155,7 @@ def _first_process(channel, steps, order, jailed):
                 while os.wait()[0] != runner:
                     pass
                 os._exit(0)
-            os.chdir("/tmp/work")
+            os.chdir(f"{jail.PLACE}/work")
             for name, data in order["files"].items():
                 Path(name).parent.mkdir(parents=True, exist_ok=True)
                 Path(name).write_bytes(bytes.fromhex(data))

@@ -85,11 +85,11 @@ HOSTILE = {
         "File too large|No space left",
     ),
     "10 GB in many files": (
-        "for n in range(10**6): open(f'/tmp/{n}', 'wb').write(bytes(1 << 20))",
+        "for n in range(10**6): open(f'/scratch/{n}', 'wb').write(bytes(1 << 20))",
         "No space left",
     ),
     "a million empty files": (
-        "for n in range(10**6): open(f'/tmp/{n}', 'w').close()",
+        "for n in range(10**6): open(f'/scratch/{n}', 'w').close()",
         "No space left",
     ),
     "/etc/passwd": (
@@ -202,7 +202,7 @@ HOSTILE = {
         "this is the course's own CNNStem",
     ),
     "atexit": (
-        "import atexit, os\natexit.register(lambda: open('/tmp/late', 'w'))",
+        "import atexit, os\natexit.register(lambda: open('/scratch/late', 'w'))",
         HINT,
     ),
     "a thread that goes on": (

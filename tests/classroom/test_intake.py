@@ -266,3 +266,13 @@ def test_modules_beside_a_notebook_come_along(tmp_path, notebooks):
     put(tmp_path / "alice" / "helpers.py", "x = 1")
     put(tmp_path / "alice" / "sub" / "other.py", "x = 2")
     assert seen(tmp_path)[0]["alice", VIT].files == {"helpers.py": b"x = 1"}
+
+
+@pytest.mark.parametrize("lesson", LESSONS)
+@pytest.mark.parametrize("folder", ["notebooks", "solutions"])
+def test_every_notebook_of_the_course_is_of_its_own_lesson(lesson, folder, tmp_path):
+    """Also without ids, and under another name: lessons import what earlier ones define."""
+    notebook = json.loads((lesson_files.ROOT / folder / f"{lesson}.ipynb").read_text())
+    without_ids(notebook)
+    put(tmp_path / "alice" / "hw.ipynb", json.dumps(notebook))
+    assert set(seen(tmp_path)[0]) == {("alice", lesson)}
