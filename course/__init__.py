@@ -2,6 +2,10 @@
 
 import sys
 
+from course.threads import share_cores
+
+share_cores()  # before anything loads torch
+
 
 def _figures_say_what_they_show():
     """In a notebook, matplotlib's figures get alt text: see `course/alt_text.py`."""

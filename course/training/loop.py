@@ -24,8 +24,6 @@ from course.training.learner import Learner
 from course.training.processes import connect
 from course.training.reports import Reports
 
-READ_EVERY = 20  # steps on a GPU, where reading a loss waits until all that was asked for is done
-
 
 def fit(
     model: nn.Module,
@@ -121,6 +119,8 @@ class Run:
             processes=self.together.count,
             **changes,
         )
+        if self.over() >= 1:
+            self.reports.line("It is over already; a larger number of steps or epochs goes on")
         with self.stop, self.learner:
             try:
                 while self.over() < 1:
@@ -163,7 +163,7 @@ class Run:
         """Learns until the epoch or the run is over, or somebody stops it: then returns False."""
         history, current = self.history, self.history.current
         count = self.budget.epoch_steps(self.steps - current.steps)
-        read_every = 1 if self.together.device.type == "cpu" else READ_EVERY
+        read_every = reading_interval(self.together.device)
         before, started = history.seconds - current.seconds, time.perf_counter() - current.seconds
         self.learner.model.train()
         with self.reports.epoch(number, count, current.steps):
@@ -239,6 +239,11 @@ class Run:
         if self.keeper.checkpoint is not None:
             kept = f"{self.keeper.checkpoint} keeps the run, to be resumed"
         self.reports.line(f"Stopped after {done} steps; {kept}.")
+
+
+def reading_interval(device: torch.device) -> int:
+    """How often, in steps, to read losses: reading waits until a GPU has done all it was told."""
+    return 1 if device.type == "cpu" else 20
 
 
 def warmup_cosine(share: float, warmup: float = 0.1) -> float:

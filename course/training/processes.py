@@ -5,12 +5,15 @@ them about each other in the environment, where `torch.distributed` finds it.
 """
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+
+from course.threads import allowed_cores
 
 # What launchers say: how many processes they were asked for
 ASKED = ("WORLD_SIZE", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE")
@@ -83,6 +86,8 @@ def connect(device: str | torch.device | None = None) -> Processes:
         device = torch.device("cpu")  # processes can't speak on the others
     if not dist.is_initialized() and "RANK" in os.environ:
         dist.init_process_group(dist.get_default_backend_for_device(device))
+    local = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+    torch.set_num_threads(min(torch.get_num_threads(), max(1, allowed_cores() // local)))
     count = dist.get_world_size() if dist.is_initialized() else 1
     if count < asked:
         raise ValueError(
@@ -90,6 +95,24 @@ def connect(device: str | torch.device | None = None) -> Processes:
             f"torchrun --nproc_per_node {asked}"
         )
     return Processes(device, count, dist.get_rank())
+
+
+def in_turn(together: Processes, work: Callable[[], Any]) -> Any:
+    """`work()`, first in the first process, then in the others: what it downloads is there then.
+
+    If it raises ValueError, OSError or RuntimeError in one, ValueError is raised in all.
+    """
+    result, problem = None, None
+    for first in (True, False):
+        if (together.rank == 0) == first:
+            try:
+                result = work()
+            except (ValueError, OSError, RuntimeError) as error:
+                problem = str(error)
+        problem = next((text for text in together.gather(problem) if text), None)
+        if problem:
+            raise ValueError(problem)
+    return result
 
 
 def disconnect() -> None:

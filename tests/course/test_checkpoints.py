@@ -1,14 +1,12 @@
-"""Checkpoints, resumed runs, and `python -m course.train`."""
+"""Checkpoints, and runs that go on from them."""
 
 import io
-import json
 import multiprocessing
 import os
 import random
+import resource
 import signal
-import subprocess
 import sys
-import time
 from functools import partial
 
 import pytest
@@ -18,7 +16,6 @@ from torch import nn
 from course import training
 from course.augmentation import flip_and_crop, mixup
 from course.checkpoints import load_checkpoint, save_checkpoint
-from course.train import main
 from tests.course.test_training import dataset
 
 
@@ -154,108 +151,24 @@ def test_what_is_no_checkpoint_is_said(tmp_path):
         load_checkpoint(tmp_path / "text.pt")
 
 
-@pytest.mark.parametrize(
-    ("argv", "message"),
-    [
-        (["--model", "coatnet_0_223"], "did you mean coatnet_0_224"),
-        (["--data", "imagenett"], "no dataset is called 'imagenett'"),
-        (["--data", "./nowhere"], "there is no folder nowhere/train"),
-        (["--epochs", "0"], "--epochs 0: it must be above 0"),
-        (["--resume"], "holds no run"),
-        (["--epoch-count", "3"], "unrecognized arguments"),
-    ],
-)
-def test_what_cannot_be_run_is_one_line(argv, message, tmp_path, capsys):
-    assert main([*argv, "--out", str(tmp_path / "run")]) == 2
-    line = capsys.readouterr().err
-    assert message in line
-    assert line.count("\n") == 1
-    assert not (tmp_path / "run").exists()
-
-
-def test_a_run_from_the_shell(tmp_path, capsys):
-    out = ["--out", str(tmp_path / "run")]
-    start = ["--steps", "2", "--batch-size", "4", "--device", "cpu", "--model", "vit"]
-    assert main([*start, *out]) == 0
-    records = records_of(tmp_path / "run")
-    assert [record["step"] for record in records] == [1, 2, 2]
-    capsys.readouterr()
-    assert main(["--eval-only", *out]) == 0
-    shown = capsys.readouterr().out
-    assert f"accuracy {records[-1]['held_out_accuracy']:.4f}" in shown
-    assert main(out) == 2
-    assert "go on with --resume" in capsys.readouterr().err
-    assert main(["--resume", "--lr", "1", *out]) == 2
-    assert "has --lr 0.002, not 1.0" in capsys.readouterr().err
-
-
-def start(out, *options):
-    """`python -m course.train` in a process of its own, once it has taken ten steps."""
-    command = [sys.executable, "-m", "course.train", *options, "--out", str(out)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    wait_for_steps(process, out)
-    return process
-
-
-def wait_for_steps(process, out):
-    metrics = out / "metrics.jsonl"
-    while not metrics.exists() or metrics.read_text().count("\n") < 10:
-        assert process.poll() is None, "it ended early"
-        time.sleep(0.01)
-
-
-SHORT = ["--steps", "24", "--batch-size", "4", "--image-size", "32", "--device", "cpu"]
-SHORT += ["--mixup", "0.2", "--average", "0.9", "--checkpoint-every", "4"]
-
-
-@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="this system has no SIGKILL")
-def test_a_command_that_was_killed_goes_on(tmp_path, capsys):
-    def result(name):
-        state = load_checkpoint(tmp_path / name / "checkpoint.pt")
-        records = records_of(tmp_path / name)
-        for record in records:
-            record.pop("seconds", None)
-        return state["model"], records
-
-    process = start(tmp_path / "killed", *SHORT)
-    process.kill()
-    process.communicate()
-    assert main([*SHORT, "--out", str(tmp_path / "whole")]) == 0
-    assert main(["--resume", "--out", str(tmp_path / "killed")]) == 0
-    (model, records), (expected, others) = result("killed"), result("whole")
-    assert all(torch.allclose(model[name], expected[name], atol=1e-6) for name in expected)
-    assert [record["step"] for record in records] == [record["step"] for record in others]
-    assert [r["loss"] for r in records] == pytest.approx([r["loss"] for r in others], abs=1e-6)
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGINT for one process")
-def test_ctrl_c_ends_a_command_with_a_checkpoint(tmp_path, capsys):
-    process = start(tmp_path / "run", "--steps", "10000", *SHORT[2:])
-    process.send_signal(signal.SIGINT)
-    shown, _ = process.communicate(timeout=120)
-    assert process.returncode == 130
-    assert "of 10,000 steps" in shown
-    assert "To go on: python -m course.train --resume --out" in shown
-    assert "Traceback" not in shown
-    assert main(["--eval-only", "--out", str(tmp_path / "run")]) == 0
-    assert "held-out images: loss" in capsys.readouterr().out
-
-
-@pytest.mark.parametrize("damage", [b"", b"hello", None])
-def test_a_damaged_checkpoint_is_one_line(tmp_path, capsys, damage):
-    out = ["--out", str(tmp_path)]
-    assert (
-        main(["--steps", "1", "--batch-size", "4", "--device", "cpu", "--model", "vit", *out]) == 0
-    )
+@pytest.mark.skipif(sys.platform != "linux", reason="needs a limit on the size of files")
+def test_a_full_disk_is_said_and_the_checkpoint_before_stays(tmp_path):
     file = tmp_path / "checkpoint.pt"
-    file.write_bytes(file.read_bytes()[:-1000] if damage is None else damage)
-    capsys.readouterr()
-    for task in ("--resume", "--eval-only"):
-        assert main([task, *out]) == 2
-        line = capsys.readouterr().err
-        assert "checkpoint.pt is not a checkpoint, or a damaged one" in line
-        assert line.count("\n") == 1
+    save_checkpoint(file, {"step": 1})
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limit[1]))
+    try:
+        with pytest.raises(OSError, match=r"could not write .*: the one before is as it was"):
+            save_checkpoint(file, {"weights": torch.zeros(1_000_000)})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert load_checkpoint(file) == {"step": 1}
+    assert not file.with_name("checkpoint.pt.part").exists()
 
 
-def records_of(out):
-    return [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+def test_a_checkpoint_is_loaded_to_any_name_of_the_device(tmp_path):
+    save_checkpoint(tmp_path / "a.pt", {"weights": torch.ones(2)})
+    for name in ("cpu", torch.device("cpu", 0)):  # which torch.load does not know
+        assert load_checkpoint(tmp_path / "a.pt", name)["weights"].sum() == 2

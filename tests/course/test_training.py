@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from course import training
+from course.checkpoints import load_checkpoint
 from course.data import ImageData
 
 
@@ -179,6 +180,95 @@ def test_bf16_computes_in_bfloat16_and_keeps_float32():
     assert history.losses[0] != exact.losses[0]
     with pytest.raises(ValueError, match="precision='fp8': take one of fp32, bf16, fp16"):
         training.fit(model, dataset(), steps=1, precision="fp8")
+
+
+def test_a_quiet_run_prints_nothing_and_passes_ctrl_c_on(capsys):
+    training.fit(linear(), dataset(), dataset(), epochs=2, batch_size=8, quiet=True)
+    with pytest.raises(KeyboardInterrupt):
+        training.fit(Interrupted(), dataset(), epochs=2, batch_size=8, quiet=True)
+    training.evaluate(linear(), dataset(), quiet=True)
+    shown = capsys.readouterr()
+    assert (shown.out, shown.err) == ("", "")
+
+
+def test_a_gpu_is_read_from_time_to_time_with_the_same_results(monkeypatch):
+    """As on a GPU, where what a step has told is read later: here every 20 steps and in the end."""
+    reads = []
+    total = training.Processes.total
+
+    def counted(self, values):
+        reads.append(len(values) - 1)  # one row is the wish to stop
+        return total(self, values)
+
+    monkeypatch.setattr(training.Processes, "total", counted)
+    options = {"steps": 45, "steps_per_epoch": 43, "batch_size": 1, "device": "cpu"}
+    first, later = [], []
+    training.fit(linear(), dataset(), log=first.append, **options)
+    assert reads == [1] * 45
+    reads.clear()
+    monkeypatch.setattr(training.loop, "reading_interval", lambda device: 20)
+    training.fit(linear(), dataset(), log=later.append, **options)
+    assert reads == [20, 20, 3, 2]
+    for record in first + later:
+        record.pop("seconds", None)
+    assert first == later
+    poisoned = dataset()
+    poisoned.std = (0.0, 0.25, 0.25)
+    with pytest.raises(FloatingPointError, match="at step 1: try"):
+        training.fit(linear(), poisoned, **options)
+
+
+def test_the_best_weights_are_those_of_the_best_epoch(tmp_path):
+    model, weights = linear(), []
+
+    def log(record):
+        if "epoch" in record:
+            weights.append(model[1].weight.detach().clone())
+
+    options = {"epochs": 6, "batch_size": 8, "lr": 0.05, "best": tmp_path / "best.pt", "log": log}
+    history = training.fit(model, dataset(), dataset(9, seed=1), **options)
+    accuracies = [epoch.held_out.accuracy for epoch in history.epochs]
+    best = load_checkpoint(tmp_path / "best.pt")
+    number = accuracies.index(max(accuracies))
+    assert number < 5  # or the best would be the last
+    assert torch.equal(best["model"]["1.weight"], weights[number])
+    assert (best["accuracy"], best["step"]) == (max(accuracies), 8 * (number + 1))
+
+
+def test_fp16_scales_the_loss_and_skips_steps_that_overflow():
+    model = linear()
+    before = model[1].weight.detach().clone()
+    history = training.fit(model, dataset(), steps=1, batch_size=8, precision="fp16", device="cpu")
+    exact = training.fit(linear(), dataset(), steps=1, batch_size=8, device="cpu")
+    assert history.losses == pytest.approx(exact.losses, rel=0.01)
+    assert not torch.equal(model[1].weight, before)
+    huge = nn.Sequential(linear(), nn.Linear(2, 2))
+    with torch.no_grad():
+        huge[0][1].weight.mul_(1e-3)
+        huge[1].weight.fill_(1e4)
+        huge[1].weight[1] *= -1
+    before = huge[0][1].weight.detach().clone()
+    training.fit(huge, dataset(), steps=1, batch_size=8, precision="fp16", device="cpu")
+    assert torch.equal(huge[0][1].weight, before)  # gradients of 65536 x 1e4 are infinite
+
+
+@pytest.mark.parametrize("wrong", [{"epochs": 0}, {"steps": -1}, {"steps": 1, "batch_size": 0}])
+def test_a_length_of_nothing_is_refused(wrong):
+    with pytest.raises(ValueError, match="it must be above 0"):
+        training.fit(linear(), dataset(), **wrong)
+
+
+def test_resume_needs_a_place():
+    with pytest.raises(ValueError, match="say where the run is kept"):
+        training.fit(linear(), dataset(), steps=1, resume=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"), [("gpu", "no device is called gpu"), ("cuda:99", "no device cuda:99 on")]
+)
+def test_a_device_that_is_not_there_is_said(name, message):
+    with pytest.raises(ValueError, match=message):
+        training.fit(linear(), dataset(), steps=1, device=name)
 
 
 def test_every_step_and_epoch_is_logged():
