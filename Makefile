@@ -51,6 +51,7 @@ book: .venv/dev  ## the course as a website, in build/book/html
 bench: .venv/ready  ## the numbers in benchmarks/README.md
 	$(BIN)/python benchmarks/lessons.py
 	$(BIN)/python benchmarks/photographs.py
+	$(BIN)/python benchmarks/threads.py
 	$(BIN)/python benchmarks/recipe.py
 	$(BIN)/python benchmarks/time_to_accuracy.py --png benchmarks/time_to_accuracy.png
 	$(BIN)/python benchmarks/model_speed.py
@@ -70,6 +71,8 @@ clean:
 	$(if $(TORCH),grep '^torch' requirements.txt | \
 		$(BIN)/python -m pip install --no-deps --index-url $(TORCH_INDEX) -r /dev/stdin)
 	$(BIN)/python -m pip install -r requirements.txt
+	# Notebooks load torch first, and with any front end: their kernel brings the setting along
+	$(BIN)/python -m ipykernel install --sys-prefix --env OMP_WAIT_POLICY PASSIVE
 	@echo "$(CURDIR)" > $@
 
 .venv/dev: .venv/ready

@@ -77,12 +77,12 @@ def make_parser() -> Parser:
     )
     for option in OPTIONS:
         details: dict[str, Any] = dict(option.metadata)
-        if option.default not in (None, False) and "default:" not in details["help"]:
-            details["help"] += f" (default: {option.default})"
         if option.default is False:
             details["action"] = "store_true"
         else:
-            details.setdefault("type", type(option.default))
+            details.setdefault("type", str if option.default is None else type(option.default))
+            if option.default is not None:
+                details["help"] += f" (default: {option.default})"
         parser.add_argument(option_name(option.name), **details)
     add = parser.add_argument
     add("--out", type=Path, help="the run's folder (default: runs/MODEL-DATA)")

@@ -44,11 +44,8 @@ LONG = {  # still to be mended
 UNTYPED = {  # likewise
     "course.augmentation",
     "course.checking",
-    "course.checkpoints",
     "course.comparing",
-    "course.models",
     "course.plots",
-    "course.train",
 }
 
 

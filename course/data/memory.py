@@ -6,6 +6,8 @@ from pathlib import Path
 
 import psutil
 
+from course.threads import allowed_cores
+
 UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 CGROUPS = Path("/sys/fs/cgroup")
 
@@ -66,5 +68,4 @@ def local_processes() -> int:
 
 def default_workers() -> int:
     """Processes to decode files in: one for each core that this one may use, at most 16."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return max(1, min(16, (cores or 1) // local_processes()))
+    return max(1, min(16, allowed_cores() // local_processes()))

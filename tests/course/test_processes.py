@@ -208,6 +208,7 @@ def started(processes, out, *options):
 
 
 VIT = ["--steps", "40", "--batch-size", "16", "--model", "vit", "--checkpoint-every", "4"]
+VIT += ["--image-size", "32"]
 
 
 @pytest.fixture(scope="module")
