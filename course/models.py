@@ -1,6 +1,7 @@
 """The models of the course by name, published weights, and the one rule for weight decay."""
 
 import difflib
+import pickle
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -87,7 +88,7 @@ def published(name: str) -> Published:
 
     cfg = timm.get_pretrained_cfg(name) if name in list_models() else None
     if cfg is None or not cfg.has_weights:
-        raise ValueError(f"nobody published weights of {name}: leave --pretrained out")
+        raise ValueError(f"nobody published weights of {name}")
     names = {1000: "imagenet-1k", 11821: "imagenet-12k"}
     info = ImageNetInfo(names[cfg.num_classes])
     classes, described = info.label_names(), info.label_descriptions()
@@ -108,17 +109,17 @@ def pretrained_model(
         return create_model(name, num_classes, image_size, pretrained=True)
     import timm
 
-    model = create_model(name, num_classes, image_size)
-    source = {"file": str(file)}
-    try:
-        theirs = timm.create_model(
-            name, pretrained=True, pretrained_cfg_overlay=source, num_classes=num_classes
-        )
+    theirs = timm.create_model(name)
+    try:  # all of them must be there: timm's own pretrained_cfg lets some stay at random
+        theirs.load_state_dict(timm.models.load_state_dict(str(file), weights_only=True))
     except FileNotFoundError:
         raise ValueError(f"there is no file {file}") from None
-    except (RuntimeError, KeyError, ValueError, EOFError) as error:
-        reason = str(error).partition("\n")[0]
+    except (RuntimeError, pickle.UnpicklingError, KeyError, EOFError) as error:
+        reason = " ".join(str(error).split())[:150]
         raise ValueError(f"{file} does not hold timm's weights of {name}: {reason}") from None
+    if num_classes != theirs.num_classes:
+        theirs.reset_classifier(num_classes)
+    model = create_model(name, num_classes, image_size)
     model.load_state_dict(from_timm(theirs).state_dict())
     return model
 

@@ -164,14 +164,17 @@ def test_an_object_in_place_of_the_class():
 
 def test_checks_leave_random_state_and_threads_alone():
     threads = torch.get_num_threads()
+    torch.set_num_threads(3)  # which no check sets; in pytest's workers it is 1, as in some checks
     torch.manual_seed(3)
     expected = torch.rand(3)
     torch.manual_seed(3)
     check_double(answer())
     with pytest.raises(CheckFailed):
         check_double(answer("return 7 * self.layer(x)"))
+    kept = torch.get_num_threads()
+    torch.set_num_threads(threads)
     assert torch.equal(torch.rand(3), expected)
-    assert torch.get_num_threads() == threads
+    assert kept == 3
 
 
 def test_yours_is_the_answer_only_once_it_has_passed(capsys):

@@ -1,5 +1,6 @@
 """fit and evaluate: what they learn, print, return and refuse."""
 
+import itertools
 import math
 import re
 
@@ -212,10 +213,14 @@ def test_a_gpu_is_read_from_time_to_time_with_the_same_results(monkeypatch):
     for record in first + later:
         record.pop("seconds", None)
     assert first == later
-    poisoned = dataset()
-    poisoned.std = (0.0, 0.25, 0.25)
-    with pytest.raises(FloatingPointError, match="at step 1: try"):
-        training.fit(linear(), poisoned, **options)
+    taken = itertools.count(1)
+
+    def poison(images):
+        return images / 255 if next(taken) < 25 else images * math.nan
+
+    with pytest.raises(FloatingPointError, match="at step 25: try"):
+        training.fit(linear(), dataset(), augment=poison, **options)
+    assert next(taken) == 41  # it was seen with step 40
 
 
 def test_the_best_weights_are_those_of_the_best_epoch(tmp_path):

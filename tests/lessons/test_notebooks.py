@@ -71,6 +71,7 @@ def test_unfilled_notebook_runs_and_every_check_says_not_attempted(lesson):
 @pytest.mark.parametrize("lesson", LESSONS)
 def test_solution_shows_a_pass_at_every_check_and_no_error(lesson):
     notebook = nbformat.read(lesson_files.ROOT / "solutions" / f"{lesson}.ipynb", as_version=4)
+    assert any(cell.id.startswith("check-") for cell in notebook.cells)
     for cell in notebook.cells:
         if cell.id.startswith("check-"):
             assert cell.outputs[0].text.startswith("✓ "), cell.id
