@@ -5,6 +5,7 @@ import pickle
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -109,7 +110,7 @@ def pretrained_model(
         return create_model(name, num_classes, image_size, pretrained=True)
     import timm
 
-    theirs = timm.create_model(name)
+    theirs: Any = timm.create_model(name)
     try:  # all of them must be there: timm's own pretrained_cfg lets some stay at random
         theirs.load_state_dict(timm.models.load_state_dict(str(file), weights_only=True))
     except FileNotFoundError:
