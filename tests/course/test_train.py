@@ -361,7 +361,7 @@ def test_pretrained_takes_the_weights_own_mean_std_size_and_interpolation(
     assert settings.crop_share == config["crop_pct"]
     model = RunFolder(out).model(settings)[0]
     first = torch.load(imagenet / "weights.pth")["stem.conv1.weight"]
-    torch.testing.assert_close(model.stem[0].weight, first, atol=1e-6, rtol=0)
+    torch.testing.assert_close(model.stem.conv1.weight, first, atol=1e-6, rtol=0)
 
 
 def test_a_file_of_other_weights_is_refused(imagenet, photos, tmp_path, capsys):
