@@ -76,7 +76,7 @@ def test_a_table_and_a_sheet(trained, pictures, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
-        (["nothing", "x.jpg"], "nothing is no run's folder, and nobody published weights of nothing"),
+        (["nothing", "x.jpg"], "nobody published weights of nothing"),
         (["coatnet_0_224", "x.jpg"], "nobody published weights of coatnet_0_224"),
         (["RUN", "no/such.jpg"], "no/such.jpg: there is no such file"),
         (["RUN", "EMPTY"], "there is no picture to look at"),
