@@ -11,6 +11,7 @@ The function reads the lesson once: `run` has a seed of its own and one accepted
 answers. It yields facts. The sentence holds where all facts of all runs do.
 """
 
+import ast
 import contextlib
 import functools
 import importlib
@@ -147,9 +148,14 @@ def notebook(number: int, style: int) -> dict:
             styles = list(lesson.right.get(exercise, {}).values())
             if style and styles:
                 harness.define(styles[(style - 1) % len(styles)], namespace)
-        elif re.match(r"(class|def) ", cell.source):
+        elif _only_defines(cell.source):
             harness.define(cell.source, namespace)
     return namespace
+
+
+def _only_defines(source: str) -> bool:
+    body = ast.parse(source).body
+    return all(isinstance(node, ast.ClassDef | ast.FunctionDef) for node in body)
 
 
 def code_cell(number: int, text: str) -> str:

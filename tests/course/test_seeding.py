@@ -20,7 +20,7 @@ def vit_with(*exercises):
     return namespace["ViT"]
 
 
-@pytest.mark.parametrize("exercises", [(), ("feed-forward",)])
+@pytest.mark.parametrize("exercises", [(), ("encoder-block",), ("feed-forward",)])
 def test_an_answer_starts_like_the_reference(exercises, capsys):
     torch.manual_seed(0)
     images = torch.randn(2, 3, 16, 16)
