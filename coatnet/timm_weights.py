@@ -143,8 +143,8 @@ def our_name(key: str) -> str:
 
 def unwrapped(model: nn.Module) -> Any:
     """The model inside torch.compile's and DataParallel's wrappers."""
-    while inner := getattr(model, "_orig_mod", None) or getattr(model, "module", None):
-        model = inner
+    while wrapper := {"_orig_mod", "module"} & set(model._modules):
+        model = model.get_submodule(wrapper.pop())
     return model
 
 
