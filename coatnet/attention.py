@@ -63,10 +63,11 @@ def interpolation_weights(old: int, new: int, same: Tensor) -> Tensor:
     exact: dict[str, Any] = {"dtype": torch.float64, "device": "cpu"}
     targets = torch.arange(new, **exact) - new // 2  # [new]
     powers, border = torch.arange(old // 2, **exact), targets[-1]
-    q = torch.full((), 1.255, **exact)  # timm's bisection, step by step
-    for i in range(2, 20):
-        q = q + 0.49 / 2**i * (border - (q**powers).sum()).sign()
-    q = torch.where(same, 1.0, q)
+    q = torch.full((), 1.01, **exact)
+    for step in (0.49 / 2**9, 0.49 / 2**18):  # where timm's bisection ends: a coarse, a fine search
+        candidates = q + step * torch.arange(1, 2**9, **exact)
+        q = q + step * ((candidates[:, None] ** powers).sum(1) <= border).sum()
+    q = torch.where(same, 1.0, q + step / 2)
     outward = (q**powers).cumsum(0)  # 1, 1 + q, ...
     positions = torch.cat([-outward.flip(0), q.new_zeros(1), outward])  # [old]
     passed = (targets[:, None] - positions[:-1]) / positions.diff()  # [new, old - 1]
