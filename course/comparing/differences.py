@@ -10,6 +10,7 @@ from torch.nn.parameter import is_lazy
 from course.checking import CheckFailed
 from course.comparing import looks
 from course.comparing.diagnosis import of_parameters, of_values
+from course.comparing.instead import Instead
 from course.comparing.matching import (
     count,
     in_order,
@@ -85,7 +86,8 @@ def _known_mistake(references, attempts, mistakes, inputs):
     """The hint of the first mistake that does what the answer does, however it is poured."""
     groups = {id(a.right): [b for b in attempts if b.right is a.right] for a in attempts}
     shapes = {key: shapes_of(in_order(group[0].right)) for key, group in groups.items()}
-    for (hint, edit), (key, group) in itertools.product(mistakes, groups.items()):
+    edits = [(hint, edit) for hint, edit in mistakes if not isinstance(edit, Instead)]
+    for (hint, edit), (key, group) in itertools.product(edits, groups.items()):
         module = _edited(group[0].right, edit)
         if module is None or shapes_of(in_order(module)) != shapes[key]:
             continue
@@ -107,8 +109,10 @@ def _all_same(came, expected):
 
 def _edited(module, edit):
     """`module` with a mistake, or None where it cannot be made at these sizes."""
-    module = copy.deepcopy(module)
     with suppress(RuntimeError, ValueError, AttributeError, IndexError, KeyError):
+        if isinstance(edit, Instead):
+            return edit.build()
+        module = copy.deepcopy(module)
         edit(module)
         return module
     return None

@@ -26,7 +26,7 @@ WRONG = [
     ("stem", "            nn.GELU(),\n", "", "GELU between the convolutions is missing"),
     ("stem", "nn.GELU()", "nn.ReLU()", "ReLU instead of GELU"),
     ("stem", SECOND, SECOND + ", nn.GELU()", "GELU follows the second convolution"),
-    ("stem", SECOND, SECOND + ", nn.BatchNorm2d(second)", "follows the second convolution"),
+    ("stem", SECOND, SECOND + ", nn.BatchNorm2d(second)", "a norm follows the second convolution"),
     ("stage", CHOICE, "(in_channels if number == 0 else out_channels), 2", "every block has stride 2"),
     ("stage", CHOICE, "(in_channels if number == 0 else out_channels), 1", "only the first block of a stage"),
     ("stage", CHOICE, "(in_channels, 2)", "starts from in_channels"),
@@ -38,7 +38,7 @@ WRONG = [
     ("stage", TRANSFORMER, TRANSFORMER.replace("grid_size", "(7, 7)"), "`grid_size` is not used"),
     ("stage", TRANSFORMER, TRANSFORMER.replace("grid_size", "(grid_size[0] * 2, grid_size[1] * 2)"), "grid_size is doubled"),
     ("stage", TRANSFORMER, TRANSFORMER.replace("grid_size", "grid_size[::-1]"), "height and width are swapped"),
-    ("stage", "return nn.Sequential(*blocks)", "return blocks", "nn.Sequential(*blocks) makes it one"),
+    ("stage", "return nn.Sequential(*blocks)", "return blocks", "makes a module of a list"),
     ("stage", "return nn.Sequential(*blocks)", "return nn.ModuleList(blocks)", "only holds layers"),
     ("coatnet-staged", "math.ceil(side / 2)\n            stages", "4 * side\n            stages", "grids become smaller"),
     ("coatnet-staged", "zip(config.depths, config.widths, config.block_types)", "list(zip(config.depths, config.widths, config.block_types))[:3]", "three stages"),
@@ -57,7 +57,7 @@ WRONG = [
     ("coatnet-staged", HEAD, "        return self.head(x).softmax(dim=1)", "softmax at the end"),
     ("coatnet-staged", HEAD, "        return self.head(x.amax(dim=(2, 3), keepdim=True))", "max pooling"),
     ("coatnet-staged", HEAD, "        return self.head(x[:, :, :1, :1])", "first token"),
-    ("coatnet-staged", HEAD, "        return self.head(x.flatten(2))", "mean itself"),
+    ("coatnet-staged", HEAD, "        return self.head(x.flatten(2))", "mean itself|`mean` acts on"),
     ("coatnet-staged", "self.head = Head", "self.cls = nn.Parameter(torch.zeros(1, 1, channels))\n        self.head = Head", "CLS token is left over"),
     ("coatnet-staged", "self.stages = nn.Sequential(*stages)", "self.stages = stages", "plain list"),
     ("family", "(stem, stem)", "(stem // 2, stem)", "not half of it first"),
@@ -155,6 +155,9 @@ class Row(nn.Module):
         for block in self.blocks:
             x = block(x)
         return x
+
+    def __iter__(self):
+        return iter(self.blocks)
 
 def make_stage(in_channels, out_channels, depth, kind, grid_size):
     widths = [in_channels] + [out_channels] * depth

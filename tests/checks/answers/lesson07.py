@@ -31,7 +31,7 @@ WRONG = [
     ("schedule", FALL, "(1 - math.cos(math.pi * fallen)) / 2", "it rises"),
     ("schedule", FALL, "(1 + math.cos(180 * fallen)) / 2", "radians"),
     ("schedule", "return share / warmup", "return share", "not divided"),
-    ("schedule", "return share / warmup", "return 1 - share / warmup", "should rise"),
+    ("schedule", "return share / warmup", "return 1 - share / warmup", "it rises: share / warmup"),
     ("schedule", RISE, RISE.replace("warmup", "0.1"), "differ|at share"),
     ("schedule", "warmup=0.1", "warmup=0.2", "warmup=0.1 by default"),
     ("schedule", "return " + FALL, FALL, "no `return`"),
@@ -59,8 +59,8 @@ WRONG = [
     ("soft", SMOOTH, "torch.where(targets == 1, 1 - smoothing, smoothing / (targets.shape[1] - 1))", "lacks its part"),
     ("soft", FADE, "images", "images are not mixed"),
     ("soft", FADE_TARGETS, "targets", "targets are not mixed"),
-    ("soft", FADE_TARGETS, "(1 - share) * targets + share * targets[partner]", "other share"),
-    ("soft", FADE, "(1 - share) * images + share * images[partner]", "partners' images get"),
+    ("soft", FADE_TARGETS, "(1 - share) * targets + share * targets[partner]", "of the targets, the share is the partner's"),
+    ("soft", FADE, "(1 - share) * images + share * images[partner]", "of the images, the share is the partner's"),
     ("soft", FADE, "share * images + (1 - share) * images.flip(0)", "differ"),
     ("soft", "return images, targets", "return targets, images", "swapped in the result|shape"),
     ("soft", "return images, targets", "return images", "return all 2"),
@@ -73,8 +73,8 @@ WRONG = [
     ("bf16", "    optimizer.step()\n", "", "weights did not change"),
     ("bf16", "    loss.backward()\n", "", "weights did not change"),
     ("bf16", "return loss", "loss", "no `return`"),
-    ("schedule", FALL, "0.5 * 1 + math.cos(math.pi * fallen)", "only the 1 is halved"),
-    ("schedule", FALLEN, "(share - warmup / (1 - warmup))", "needs parentheses"),
+    ("schedule", FALL, "0.5 * 1 + math.cos(math.pi * fallen)", "only a part is halved"),
+    ("schedule", FALLEN, "(share - warmup / (1 - warmup))", "parentheses are missing"),
     ("shift", ".clamp(0, height - 1)", "", "outside of the tensor"),
     ("shift", "return " + MOVED, "moved = " + MOVED + "\n    return torch.where(flipped[:, None, None, None], moved.flip(2), moved)", "upside down too"),
     ("soft", SMOOTH, "targets.mul_(1 - smoothing).add_(smoothing / targets.shape[1])", "write into them|leaves its arguments"),
@@ -100,7 +100,7 @@ WRONG = [
     ("resume", '        self.optimizer.load_state_dict(state["optimizer"])\n', "", "optimiser is not restored"),
     ("resume", '        self.schedule.load_state_dict(state["schedule"])\n', "", "schedule is not restored"),
     ("resume", '\n        torch.set_rng_state(state["random"])', "", "random state is not restored"),
-    ("resume", 'self.step, self.order = state["step"], state["order"]', 'self.step = state["step"]', "self.order is not"),
+    ("resume", 'self.step, self.order = state["step"], state["order"]', 'self.step = state["step"]', "is not restored as it was"),
     ("resume", 'self.step, self.order = state["step"], state["order"]', 'self.order = state["order"]', "self.step is not"),
     ("resume", '"optimizer": self.optimizer.state_dict()', '"optimizer": self.optimizer', "save their state_dict"),
     ("resume", "self.model.state_dict()", "self.model.state_dict", "parentheses missing"),
@@ -109,7 +109,7 @@ WRONG = [
     ("resume", 'self.model.load_state_dict(state["model"])', 'self.model.load_state_dict({k: v for k, v in state["model"].items() if "running" not in k}, strict=False)', "running statistics"),
     ("resume", "self.model.state_dict()", "dict(self.model.named_parameters())", "Missing key|Error"),
     ("resume", 'self.model.load_state_dict(state["model"])',
-     "for p, v in zip(self.model.parameters(), state['model'].values()):\n            p.data = v", "Error|differ|running statistics|off by|as they were"),
+     "for p, v in zip(self.model.parameters(), state['model'].values()):\n            p.data = v", "the model is not restored"),
 ]  # fmt: skip
 LOOP = SOLUTIONS["resume"].partition("    def state_dict")[0]
 RIGHT = {
@@ -156,10 +156,11 @@ def shift_and_flip(images, down, right, flipped):
         "padded with the border, then cut": """
 def shift_and_flip(images, down, right, flipped):
     result = images.clone()
-    wide = F.pad(images.float(), (4, 4, 4, 4), mode="replicate").to(images.dtype)
+    most = int(max(down.abs().max(), right.abs().max()))
+    wide = F.pad(images.float(), (most,) * 4, mode="replicate").to(images.dtype)
     h, w = images.shape[2:]
     for i in range(len(images)):
-        top, left = 4 + int(down[i]), 4 + int(right[i])
+        top, left = most + int(down[i]), most + int(right[i])
         result[i] = wide[i, :, top : top + h, left : left + w]
     result[flipped] = result[flipped].flip(3)
     return result

@@ -51,7 +51,6 @@ WRONG = [
     ("field", MIDDLE, "grid[:, :, (grid.shape[2] - 1) // 2, (grid.shape[3] - 1) // 2].sum()", "one place too far"),
     ("field", "images.clone().requires_grad_()", "images.clone()", "does not require grad"),
     ("field", "images.clone().requires_grad_()", "images.requires_grad_()", "leaves them alone|leaves its arguments"),
-    ("field", GRADIENT, "middle.backward()\n    gradient = images.grad", "`backward` adds"),
     ("sweep", ", antialias=True", "", "without antialias"),
     ("sweep", 'mode="bilinear"', 'mode="bicubic"', "bicubic"),
     ("sweep", RESIZE, "F.interpolate(images, size=(size, size))", "nearest pixels"),
@@ -106,6 +105,14 @@ def attention_weights(block, x):
 """,
     },
     "field": {
+        "backward, as in lessons 2 and 3": """
+def receptive_field(features, images):
+    images = images.detach().clone().requires_grad_()
+    grid = features(images)
+    grid[:, :, grid.shape[2] // 2, grid.shape[3] // 2].sum().backward()
+    field = images.grad.abs().mean(dim=(0, 1))
+    return field / field.sum()
+""",
         "detach, and a list for autograd.grad": """
 def receptive_field(features, images):
     x = images.detach().requires_grad_(True)
