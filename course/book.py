@@ -30,14 +30,20 @@ FOLDED = {"code_prompt_show": "Show a solution", "code_prompt_hide": "Hide the s
 
 def page_of(path: str) -> str | None:
     """The page in the book that shows a file of the repository, or None."""
-    parts, suffix = PurePosixPath(path).parts, PurePosixPath(path).suffix
+    parts = PurePosixPath(path).parts
     if parts[0] == "book":
         return parts[-1]
-    if parts[0] in ("lessons", "notebooks", "solutions") and suffix:
+    if parts[0] in ("lessons", "notebooks", "solutions") and len(parts) == 2:
         return f"lessons/{PurePosixPath(path).stem}.ipynb"
-    if parts[0] in ("vit.py", "coatnet", "course") and suffix == ".py":
+    if (ROOT / path) in described():
         return f"api/{module_of(path)}.md"
     return "index.md" if path == "README.md" else TEXTS.get(path)
+
+
+def described() -> list[Path]:
+    """The modules that have a page: all but the inner rooms, which no notebook or shell names."""
+    found = [*ROOT.glob("vit.py"), *ROOT.glob("coatnet/**/*.py"), *ROOT.glob("course/**/*.py")]
+    return sorted(p for p in found if not {"checks", "classroom"} & set(p.relative_to(ROOT).parts))
 
 
 def module_of(path: str) -> str:
@@ -101,7 +107,7 @@ def gather(source: Path, repository: str) -> None:
     for script in sorted((ROOT / "lessons").glob("*.py")):
         made = lesson_page(script, repository)
         lesson_files.write(made, source / "lessons" / f"{script.stem}.ipynb")
-    for module in sorted(ROOT.glob("vit.py")) + sorted(ROOT.glob("co*/**/*.py")):
+    for module in described():
         name = module_of(module.relative_to(ROOT).as_posix())
         # What a package gives is described where it is defined
         members = "no-members" if module.name == "__init__.py" else "members"

@@ -54,9 +54,9 @@ def main(arguments: list[str] | None = None) -> int:
     root = lesson_files.ROOT
     copies = [sys.executable, "-m", "course.update", "--only-missing"]
     subprocess.run(copies, cwd=root, check=False)
-    # Settings of the course: no news over the first lesson
-    paths = [str(root / "course" / "jupyter"), os.environ.get("JUPYTER_CONFIG_PATH", "")]
-    os.environ["JUPYTER_CONFIG_PATH"] = os.pathsep.join(filter(None, paths))
+    for name in ("JUPYTER_CONFIG_PATH", "JUPYTER_PATH"):  # no news; alt text: see course/jupyter
+        paths = [str(root / "course" / "jupyter"), os.environ.get(name, "")]
+        os.environ[name] = os.pathsep.join(filter(None, paths))
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # idle threads sleep: see the Makefile
     address = running(root)
     if address:

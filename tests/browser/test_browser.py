@@ -168,7 +168,7 @@ def run_all(page):
     page.wait_for_function(
         "prompt => /\\d/.test(prompt.innerText)",
         arg=last.locator(".jp-InputPrompt").element_handle(),
-        timeout=5 * PATIENCE,
+        timeout=15 * PATIENCE,
     )
     idle(page)
 
@@ -215,6 +215,10 @@ def test_run_all_goes_on_below_open_exercises(lab, page):
         r"\d", panel.locator(".jp-CodeCell").last.locator(".jp-InputPrompt").inner_text()
     )
     screenshot(other, panel.locator(".jp-CodeCell").last, "0-run-all-of-open-exercises")
+    pictures = other.locator(".jp-RenderedImage img").all()
+    words = [picture.get_attribute("alt") for picture in pictures]
+    assert words
+    assert all(words)  # JupyterLab by itself gives none
     other.close()
 
 
