@@ -57,6 +57,8 @@ bench: .venv/ready  ## the numbers in benchmarks/README.md
 	$(BIN)/python benchmarks/model_speed.py
 	$(BIN)/python benchmarks/robustness.py shapetexture100
 	$(BIN)/python benchmarks/robustness.py photographs
+	-$(BIN)/python benchmarks/large_photographs.py build/large && \
+		$(BIN)/python benchmarks/streaming.py build/large
 
 clean:
 	rm -rf .venv build *.egg-info .pytest_cache .ruff_cache

@@ -51,18 +51,31 @@ def timms(folder: Path, workers: int, prefetcher: bool):
     )
 
 
-def speed(batches, count: int, warm_up: int) -> float:
-    """Images a second over `count` batches, after those that are prepared at the start."""
+def processor_seconds() -> float:
+    """What this process and all below it have computed so far, on all cores."""
+    process, total = psutil.Process(), 0.0
+    for one in [process, *process.children(recursive=True)]:
+        times = one.cpu_times()
+        total += times.user + times.system
+    return total
+
+
+def speed(batches, count: int, warm_up: int) -> tuple[float, float]:
+    """Images a second, and images for a second of a core, over `count` batches.
+
+    Those that are prepared at the start are left out.
+    """
     images = 0
     for place, (batch, _) in enumerate(batches):
         if place == warm_up:
-            started = time.perf_counter()
+            started, computed = time.perf_counter(), processor_seconds()
         if place >= warm_up:
             assert batch.shape[1:] == (3, SIZE, SIZE)
             images += len(batch)
         if place == warm_up + count - 1:
             break
-    return images / (time.perf_counter() - started)
+    seconds, computed = time.perf_counter() - started, processor_seconds() - computed
+    return images / seconds, images / computed
 
 
 def memory() -> float:
@@ -117,6 +130,7 @@ def main():
         "timm, prefetcher": timms(options.folder, options.workers, prefetcher=True),
     }
     speeds = {name: [] for name in [*loaders, "course"]}
+    efforts = {name: [] for name in speeds}
     print(f"{date.today()}, {platform.machine()}, {options.workers} workers")
     print(f"{len(train):,} files of {options.folder}\n\nimages a second, turn by turn")
     for turn in range(options.turns):
@@ -124,13 +138,18 @@ def main():
             source = loaders.get(name)
             if source is None:
                 source = train.batches(BATCH, True, turn, augment=RandomResizedCrop())
-            speeds[name].append(speed(source, options.batches, 3 * options.workers))
+            rate, effort = speed(source, options.batches, 3 * options.workers)
+            speeds[name].append(rate)
+            efforts[name].append(effort)
         print("  ".join(f"{name} {values[-1]:.0f}" for name, values in speeds.items()), flush=True)
     faster = max(loaders, key=lambda name: statistics.median(speeds[name]))
-    pairs = zip(speeds["course"], speeds[faster], strict=True)
-    ratios = [ours / theirs for ours, theirs in pairs]
-    print(f"ratio to {faster}: {statistics.median(ratios):.2f} (median), ", end="")
-    print(f"{min(ratios):.2f} to {max(ratios):.2f}")
+    for what, table in (("a second", speeds), ("for a second of a core", efforts)):
+        ratios = [a / b for a, b in zip(table["course"], table[faster], strict=True)]
+        medians = ", ".join(f"{name} {statistics.median(v):.0f}" for name, v in table.items())
+        print(
+            f"images {what}: {medians}; ratio to {faster}: {statistics.median(ratios):.2f}", end=""
+        )
+        print(f" (median), {min(ratios):.2f} to {max(ratios):.2f}", flush=True)
     loaders.clear()  # and their workers
     source = None
     rate, samples = whole_pass(train)
@@ -139,7 +158,7 @@ def main():
     print(f"\nall {len(train):,} once: {rate:.0f} images a second; memory of all processes at most")
     print(f"{max(samples):,.0f} MB; {first:,.0f} MB in the second tenth, {last:,.0f} in the last")
     if options.json:
-        figures = {"speeds": speeds, "ratios": ratios, "memory": samples, "whole": rate}
+        figures = {"speeds": speeds, "efforts": efforts, "memory": samples, "whole": rate}
         options.json.write_text(json.dumps(figures))
 
 

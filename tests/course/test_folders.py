@@ -1,11 +1,16 @@
 """course/data/folders.py and what it stands on: layouts, what is left out, what is held out."""
 
 import os
+import signal
+import subprocess
+import sys
+import time
 import unicodedata
 import warnings
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 import torch
 from PIL import Image
@@ -293,6 +298,53 @@ def test_many_files_are_read_by_workers(tmp_path, monkeypatch):
     assert isinstance(results[0], ImageData)
     assert torch.equal(results[0].images, results[1].images)
     assert torch.equal(results[0].targets, results[1].targets)
+
+
+READ = """
+import sys
+from course.data import load_data
+if __name__ == "__main__":
+    print("here", flush=True)
+    try:
+        load_data(sys.argv[1], 64, memory=sys.argv[2], mean=(0.5,) * 3, std=(0.5,) * 3, workers=2)
+        data = load_data(sys.argv[1], 64, memory=sys.argv[2])[0]
+        for _ in range(1000):
+            list(data.batches(64))
+    except KeyboardInterrupt:
+        sys.exit("stopped")
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("memory_", ["1G", "0"])
+def test_ctrl_c_ends_reading_and_its_workers_without_a_traceback(tmp_path, memory_):
+    for split in ("train", "val"):
+        fill(tmp_path / split, count=1)
+        noise = np.random.default_rng(0).integers(0, 256, (600, 800, 3), dtype=np.uint8)
+        path = tmp_path / split / "ant" / "large.png"
+        Image.fromarray(noise).save(path)
+        for number in range(1000):
+            os.link(path, path.with_name(f"{number}x.png"))
+    script = tmp_path / "read.py"
+    script.write_text(READ)
+    process = subprocess.Popen(
+        [sys.executable, script, tmp_path, memory_],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,  # a terminal sends Ctrl-C to all of a group
+    )
+    assert process.stdout.readline() == b"here\n"
+    group = psutil.Process(process.pid)
+    while len(group.children()) < 2:  # until the workers are there
+        assert process.poll() is None
+        time.sleep(0.02)
+    workers_ = group.children()
+    os.killpg(process.pid, signal.SIGINT)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 1
+    assert errors.decode().splitlines()[-1].endswith("stopped")
+    assert b"Traceback" not in errors
+    assert not psutil.wait_procs(workers_, timeout=30)[1]
 
 
 def test_sizes_in_words():
