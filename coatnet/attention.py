@@ -31,7 +31,8 @@ def relative_position_index(height: int, width: int, device: torch.device | None
     2 * height - 1 by 2 * width - 1 (appendix A.1). Pixels and entries are counted row by row.
     """
     pixels = torch.arange(height * width, device=device)  # [N]
-    rows, columns = pixels // width, pixels % width
+    rows = pixels // width
+    columns = pixels - rows * width  # `%` by an open width has no place in ONNX
     row_offsets = rows[:, None] - rows + height - 1  # [N, N]
     column_offsets = columns[:, None] - columns + width - 1  # [N, N]
     return row_offsets * (2 * width - 1) + column_offsets
