@@ -44,7 +44,7 @@ class RandomResizedCrop:
         return cut if self.then is None else self.then(cut)
 
 
-def flip_and_crop(images, padding=4):
+def flip_and_crop(images: Tensor, padding: int = 4) -> Tensor:
     """An `augment`: shifts each image by up to `padding` px and flips half of them left to right.
 
     uint8 or float [B, C, H, W] -> the same. Draws from torch's random state.
@@ -54,7 +54,7 @@ def flip_and_crop(images, padding=4):
     return shift_and_flip(images, down, right, torch.rand(count, device=device) < 0.5)
 
 
-def shift_and_flip(images, down, right, flipped):
+def shift_and_flip(images: Tensor, down: Tensor, right: Tensor, flipped: Tensor) -> Tensor:
     """Moves each image's window by whole pixels, and mirrors the images where `flipped`.
 
     images [B, C, H, W], down and right int64 [B], flipped bool [B] -> [B, C, H, W]. What is seen at
@@ -69,7 +69,7 @@ def shift_and_flip(images, down, right, flipped):
     return images.movedim(1, 3)[batch, rows[:, :, None], columns[:, None]].movedim(3, 1)
 
 
-def trivial_augment(images, group=8):
+def trivial_augment(images: Tensor, group: int = 8) -> Tensor:
     """An `augment`: after a flip and a crop, one random operation of TrivialAugment.
 
     uint8 [B, 3, H, W] -> the same. torchvision draws an operation and its strength for a whole
@@ -81,7 +81,7 @@ def trivial_augment(images, group=8):
     return torch.cat([policy(part) for part in flip_and_crop(images).split(group)])
 
 
-def mixup(images, targets, alpha=0.2):
+def mixup(images: Tensor, targets: Tensor, alpha: float = 0.2) -> tuple[Tensor, Tensor]:
     """A `mix`: each image faded into another of the batch, and its target by the same share.
 
     float [B, 3, H, W] and probabilities [B, K] -> the same. With one share for the batch, drawn

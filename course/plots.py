@@ -4,21 +4,27 @@ Colours are Okabe and Ito's, which people with any colour vision tell apart; map
 """
 
 import os
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import matplotlib.pyplot as plt
+import numpy as np
 import torch
 from matplotlib.patches import Rectangle
+from torch import Tensor
+
+from course.training import History
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 MARKERS = ("o", "s", "^", "D", "v", "P")
 
 
-def to_pixels(image):
+def to_pixels(image: Tensor) -> np.ndarray:
     """uint8 [3, H, W] -> [H, W, 3] for matplotlib."""
     return image.permute(1, 2, 0).cpu().numpy()
 
 
-def show_images(images, titles=None, columns=6):
+def show_images(images: Tensor, titles: Sequence[str] | None = None, columns: int = 6) -> None:
     """A grid of uint8 images [N, 3, H, W] with their titles."""
     rows = -(-len(images) // columns)
     _, axes = plt.subplots(
@@ -32,7 +38,7 @@ def show_images(images, titles=None, columns=6):
             axis.set_title(titles[index], fontsize=9)
 
 
-def show_patches(image, patch_size, gap=3):
+def show_patches(image: Tensor, patch_size: int, gap: int = 3) -> None:
     """An image uint8 [3, H, W] with its patch grid; beside it the patches, numbered and apart."""
     grid = image.shape[-1] // patch_size
     _, (left, right) = plt.subplots(1, 2, figsize=(9, 4.6), layout="constrained")
@@ -53,7 +59,7 @@ def show_patches(image, patch_size, gap=3):
     right.set_title(f"its {grid * grid} patches, {patch_size} x {patch_size} pixels each")
 
 
-def show_attention(image, weights, query):
+def show_attention(image: Tensor, weights: Tensor, query: int) -> None:
     """Where one token looks: its row of attention weights over the patches of an image.
 
     image: uint8 [3, H, W]; weights: [N, N] of a square grid of patches, rows sum to 1;
@@ -75,12 +81,13 @@ def show_attention(image, weights, query):
     figure.colorbar(looked_at, ax=right, label="attention weight")
     for axis, offset in ((left, -0.5), (right, 0)):
         corner = (column * side + offset, row * side + offset)
-        outline = {"edgecolor": COLOURS[1], "linewidth": 2.5, "fill": False}
-        axis.add_patch(Rectangle(corner, side, side, **outline))
+        axis.add_patch(
+            Rectangle(corner, side, side, edgecolor=COLOURS[1], linewidth=2.5, fill=False)
+        )
         axis.set(xticks=[], yticks=[])
 
 
-def show_losses(histories, smooth=20):
+def show_losses(histories: Mapping[str, History], smooth: int = 20) -> None:
     """Training loss by step for each name in `histories`, as a running mean over `smooth` steps."""
     _, axis = plt.subplots(figsize=(7, 3.5), layout="constrained")
     for (name, history), colour in zip(histories.items(), COLOURS, strict=False):
@@ -93,7 +100,7 @@ def show_losses(histories, smooth=20):
     axis.legend()
 
 
-def show_shape_texture(paths):
+def show_shape_texture(paths: Mapping[str, Sequence[tuple[float, float]]]) -> None:
     """Shape accuracy against texture accuracy on held-out images, in trials numbered from 1.
 
     paths: for each model's name a list of (shape accuracy, texture accuracy), each in [0, 1]; it is
@@ -106,7 +113,7 @@ def show_shape_texture(paths):
         axis.plot(texture, shape, color=colour, marker=marker, label=label)
         for trial, place in enumerate(zip(texture, shape, strict=True), start=1):
             beside = (-3, -16) if colour == COLOURS[0] else (-10, 6)  # two paths may meet
-            axis.annotate(trial, place, beside, textcoords="offset points", color=colour)
+            axis.annotate(str(trial), place, beside, textcoords="offset points", color=colour)
     axis.plot([0, 100], [0, 100], color="grey", linestyle=":", label="both alike")
     axis.plot(10, 10, color="black", marker="x", linestyle="", label="chance")
     axis.set(
@@ -120,7 +127,7 @@ def show_shape_texture(paths):
     axis.legend(loc="upper left")
 
 
-def with_slider(draw, **values):
+def with_slider(draw: Callable[..., None], **values: Any) -> None:
     """Calls `draw(name=start)`; in a live notebook, a slider for each name draws it anew.
 
     values: for each name (lowest, highest, start), three integers. Where nobody could move a slider

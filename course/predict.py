@@ -137,8 +137,10 @@ def look_at(path: Path, reason: str, sight: Sight) -> Prediction:
     if reason:
         return Prediction(str(path), [], reason=reason)
     try:
-        how = sight.image_size, sight.crop_share, sight.interpolation, 8
-        return Prediction(str(path), [], cut_centre(Picture(path), *how))
+        picture = cut_centre(
+            Picture(path), sight.crop_share, sight.image_size, sight.interpolation, 8
+        )
+        return Prediction(str(path), [], picture)
     except Unreadable as error:
         return Prediction(str(path), [], reason=str(error))
 

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from coatnet import CoAtNEt
-from vit import ViT
+from vit import PatchEmbedding, ViT
 
 
 def shift(images: Tensor, pixels: int) -> Tensor:
@@ -51,7 +51,8 @@ def at_size(model: ViT | CoAtNEt, img_size: int) -> ViT | CoAtNEt:
     """
     model = copy.deepcopy(model)
     if isinstance(model, CoAtNEt):
-        embedding, stride = model, model.stem.stride
+        embedding: CoAtNEt | PatchEmbedding = model
+        stride = model.stem.stride
     else:
         embedding, stride = model.patch_embedding, model.patch_embedding.proj.stride[0]
     old, new = (math.ceil(size / stride) for size in (embedding.img_size, img_size))

@@ -42,10 +42,8 @@ LONG = {  # still to be mended
 }
 
 UNTYPED = {  # likewise
-    "course.augmentation",
     "course.checking",
     "course.comparing",
-    "course.plots",
 }
 
 

@@ -1,13 +1,15 @@
 """Mistakes that are whole models, told by the shapes of their parameters alone."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from unittest.mock import patch
 
 from torch import nn
 
-DRAWN = ("normal_", "trunc_normal_", "uniform_", "kaiming_uniform_", "xavier_uniform_")
-DRAWN += ("zeros_", "ones_", "constant_")
+DRAWN = (
+    *("normal_", "trunc_normal_", "uniform_", "kaiming_uniform_", "xavier_uniform_"),
+    *("zeros_", "ones_", "constant_"),
+)
 
 
 class Instead:
@@ -30,5 +32,7 @@ def _nothing_drawn() -> Iterator[None]:
     def left(tensor, *args, **kwargs):
         return tensor
 
-    with patch.multiple(nn.init, **dict.fromkeys(DRAWN, left)):
+    with ExitStack() as stack:
+        for name in DRAWN:
+            stack.enter_context(patch.object(nn.init, name, left))
         yield
