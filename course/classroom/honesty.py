@@ -76,7 +76,7 @@ class Seal:
                 if any(name in vars(base) for base in owner.__mro__[1:]):
                     return f"{owner.__name__}.{name}"
         if any(exercises._references.get(n) is not r for n, r in self.references.items()):
-            return "course.exercises._references"
+            return "course.checking.exercises._references"
         for (owner, name), (namespace, value, code) in self.names.items():
             now = namespace.get(name.rpartition(".")[2])
             if now is not value or _code(now) is not code:

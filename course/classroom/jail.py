@@ -15,6 +15,7 @@ import signal
 import sys
 from pathlib import Path
 
+from course.classroom.session import PLACE
 from course.lesson_files import ROOT
 
 NEWNS, NEWUTS, NEWIPC = 0x00020000, 0x04000000, 0x08000000
@@ -26,7 +27,6 @@ NOBODY, STUDENT = 65534, 1000
 
 MEMORY = 2 << 30  # bytes that a submission may add to what the warm process holds
 SCRATCH = 64 << 20  # bytes of files
-PLACE = "/scratch"  # where they are; /tmp may hold the course itself
 PROCESSES, FILES = 64, 256
 
 DEVICES = ("null", "zero", "full", "random", "urandom")

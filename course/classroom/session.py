@@ -12,6 +12,7 @@ from course.classroom.results import Failure
 
 STARTING = 120  # seconds for a place to open, and for the lesson's imports: disks can be slow
 PATIENCE = 5  # how much longer than its limit a cell may take on a busy machine
+PLACE = "/scratch"  # of a session's files in a sandbox; /tmp may hold the course itself
 GRACE = 5  # seconds in which an interrupted cell must end, or its process goes
 DIED = Failure("", "its process died here: a crash, or os._exit?")
 

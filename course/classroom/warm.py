@@ -11,10 +11,9 @@ from dataclasses import asdict
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from course.classroom.jail import PLACE
 from course.classroom.planning import Step
 from course.classroom.results import Failure
-from course.classroom.session import DIED, STARTING, too_long
+from course.classroom.session import DIED, PLACE, STARTING, too_long
 from course.lesson_files import ROOT
 
 TOTAL = 600  # seconds of computing, for one session
@@ -62,6 +61,8 @@ class Warm:
     """
 
     def __init__(self, jailed: bool, imports: list[str]):
+        if jailed and sys.platform != "linux":
+            raise RuntimeError("the sandbox needs Linux")
         self.jailed, self.lock = jailed, threading.Lock()
         self.control, theirs = socket.socketpair()
         kept = {name: os.environ[name] for name in KEPT if name in os.environ}

@@ -19,7 +19,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 from course.classroom import jail
-from course.classroom.session import GRACE, Watch
+from course.classroom.session import GRACE, PLACE, Watch
 from course.lesson_files import ROOT
 
 TICK = 0.1  # seconds between two looks at a session's memory
@@ -155,7 +155,7 @@ def _first_process(channel, steps, order, jailed):
                 while os.wait()[0] != runner:
                     pass
                 os._exit(0)
-            os.chdir(f"{jail.PLACE}/work")
+            os.chdir(f"{PLACE}/work")
             for name, data in order["files"].items():
                 Path(name).parent.mkdir(parents=True, exist_ok=True)
                 Path(name).write_bytes(bytes.fromhex(data))

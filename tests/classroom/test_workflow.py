@@ -1,12 +1,13 @@
 """The workflow for students' repositories: its lines, run as a job would run them."""
 
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import yaml
 
-from course import classroom
+from course import classroom, lesson_files
 
 WORKFLOW = Path(classroom.__file__).with_name("student-workflow.yml")
 
@@ -32,3 +33,11 @@ def test_open_exercises_are_no_failure_of_the_job_and_a_wrong_call_is(tmp_path, 
 def test_it_may_only_read():
     workflow = yaml.safe_load(WORKFLOW.read_text())
     assert workflow["permissions"] == {"contents": "read"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", ["progress", "grade", "build", "update"])
+def test_commands_import_nothing_that_only_linux_has(command):
+    code = f"import sys, course.{command}; sys.exit('course.classroom.jail' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=lesson_files.ROOT, check=False)
+    assert done.returncode == 0
