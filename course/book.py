@@ -140,13 +140,14 @@ def main(arguments: list[str] | None = None) -> int:
         metavar="URL",
         help="where the buttons lead (default: where this clone comes from, %(default)r)",
     )
+    parser.add_argument("--strict", action="store_true", help="fail where Sphinx warns; for tests")
     options = parser.parse_args(arguments)
     if importlib.util.find_spec("sphinx") is None:
         parser.error("Sphinx is missing: `make book` installs it, or pip install -e '.[dev]'")
     source = ROOT / "build" / "book" / "source"
     gather(source, options.repository)
-    sphinx = [sys.executable, "-m", "sphinx", "-q", "-j", "auto", "--fail-on-warning"]
-    settings = ["-D", f"repository={options.repository}"]
+    sphinx = [sys.executable, "-m", "sphinx", "-q", "-j", "auto"]
+    settings = ["-D", f"repository={options.repository}", *["-W"] * options.strict]
     made = subprocess.run([*sphinx, *settings, str(source), str(options.to)], check=False)
     if made.returncode == 0:
         print(f"the book: {options.to / 'index.html'}")

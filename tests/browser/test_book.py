@@ -36,6 +36,7 @@ def book(tmp_path_factory):
     """The book as a fork's workflow makes it; warnings would make it fail."""
     folder = tmp_path_factory.mktemp("book")
     command = [sys.executable, "-m", "course.book", "--to", str(folder), "--repository", FORK]
+    command.append("--strict")
     run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr[-3000:]
     return folder
