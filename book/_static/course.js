@@ -3,11 +3,15 @@ document.addEventListener("DOMContentLoaded", () => {
   for (const summary of document.querySelectorAll("summary")) {
     if (!summary.textContent.trim()) summary.setAttribute("aria-label", "Show or hide the pages below");
   }
-  const reach = () => {
-    for (const table of document.querySelectorAll(".bd-article table")) {
-      if (table.scrollWidth > table.clientWidth) table.tabIndex = 0;
-    }
-  };
-  addEventListener("resize", reach);
-  reach();
+});
+
+function reachWhatScrolls() {
+  for (const wide of document.querySelectorAll(".bd-article table, mjx-container[display]")) {
+    if (wide.scrollWidth > wide.clientWidth) wide.tabIndex = 0;
+  }
+}
+addEventListener("resize", reachWhatScrolls);
+addEventListener("load", () => {
+  reachWhatScrolls();
+  window.MathJax?.startup?.promise?.then(reachWhatScrolls);
 });
