@@ -29,7 +29,7 @@ import torch
 from torch import nn
 
 from course.augmentation import RandomResizedCrop, flip_and_crop, mixup, trivial_augment
-from course.data import load_data, load_held_out
+from course.data import load_data, load_held_out, memory_budget
 from course.data.layout import name_some
 from course.models import (
     MODELS,
@@ -208,7 +208,7 @@ def say_length(stored: Settings, settings: Settings) -> None:
             )
 
 
-def learning_data(settings: Settings) -> tuple[Any, Any]:
+def learning_data(settings: Settings, memory: int) -> tuple[Any, Any]:
     """Training and held-out images as the run sees them; `settings` learn what they are like.
 
     Raises ValueError where they are not those that a resumed run began with.
@@ -217,7 +217,9 @@ def learning_data(settings: Settings) -> tuple[Any, Any]:
     if seen is not None and settings.mean is None:
         settings.mean, settings.std = seen.mean, seen.std
         settings.interpolation, settings.crop_share = seen.interpolation, seen.crop_share
-    train, held_out = load_data(settings.data, settings.image_size or 0, **reading(settings))
+    train, held_out = load_data(
+        settings.data, settings.image_size or 0, **reading(settings, memory)
+    )
     if settings.classes is None:
         settings.classes, settings.images = list(train.classes), len(train)
         settings.versions = versions()
@@ -233,10 +235,15 @@ def learning_data(settings: Settings) -> tuple[Any, Any]:
     return as_learned(train, settings), as_learned(held_out, settings)
 
 
-def reading(settings: Settings) -> dict[str, Any]:
+def reading(settings: Settings, memory: int) -> dict[str, Any]:
     """How a folder is to be read: options of `course.data.load_folder`."""
-    names = ("memory", "hold_out", "workers", "mean", "std", "interpolation", "crop_share")
-    return {name: getattr(settings, name) for name in names} | {"seed": settings.seed}
+    names = ("hold_out", "workers", "mean", "std", "interpolation", "crop_share", "seed")
+    return {name: getattr(settings, name) for name in names} | {"memory": memory}
+
+
+def agreed_memory(settings: Settings, together: Processes) -> int:
+    """Bytes that images may take in each process, as the first one finds: all stream, or none."""
+    return together.gather(memory_budget(settings.memory))[0]
 
 
 def as_learned(data: Any, settings: Settings) -> Any:
@@ -308,7 +315,8 @@ def try_out(task: Task, together: Processes) -> None:
     else:
         model, steps = folder.model(settings, task.weights)
         whose = f"After {steps:,} steps"
-    options = reading(settings) | {"classes": settings.classes}
+    memory = agreed_memory(settings, together)
+    options = reading(settings, memory) | {"classes": settings.classes}
     data = in_turn(together, partial(load_held_out, settings.data, image_size, **options))
     result = evaluate_together(model, as_learned(data, settings), together)
     if together.rank == 0:
@@ -335,7 +343,8 @@ def run(task: Task, together: Processes) -> int:
         try_out(task, together)
         return 0
     assert task.folder is not None
-    data = in_turn(together, partial(learning_data, task.settings))
+    memory = agreed_memory(task.settings, together)
+    data = in_turn(together, partial(learning_data, task.settings, memory))
     history = learn(task.settings, task.folder, task.kind == "resume", data, together)
     if not history.finished and together.rank == 0:
         print(f"To go on: {go_on(task.folder, together)}")

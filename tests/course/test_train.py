@@ -18,8 +18,8 @@ from torch import nn
 from course.checkpoints import load_checkpoint
 from course.data import load_data
 from course.models import make_optimizer
-from course.runs import RunFolder
-from course.train import main
+from course.runs import RunFolder, Settings
+from course.train import agreed_memory, main
 
 QUICK = ["--model", "vit", "--image-size", "32", "--batch-size", "4", "--device", "cpu"]
 
@@ -389,3 +389,13 @@ def test_ctrl_c_while_it_is_imported_leaves_no_traceback(tmp_path, command):
     _, shown = process.communicate(timeout=120)
     assert process.returncode in (130, -signal.SIGINT, 2)
     assert "Traceback" not in shown
+
+
+def test_processes_agree_on_what_they_stream():
+    """The second one finds less memory free, since the first has loaded already."""
+
+    class Together:
+        def gather(self, value):
+            return [1000, value]
+
+    assert agreed_memory(Settings(memory="10"), Together()) == 1000
