@@ -31,6 +31,7 @@ def test_placeholder_is_not_attempted(lesson, exercise):
 
 
 def assert_named(lesson, exercise, source, says):
+    assert all(says.split("|")), "an empty text stands in every message"
     with pytest.raises(CheckFailed) as failure:
         lesson.run_check(exercise, source)
     message = " ".join(str(failure.value).split())  # lines are wrapped

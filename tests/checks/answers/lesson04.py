@@ -100,9 +100,9 @@ WRONG = [
     ("transformer-block", "self.feed_forward = FeedForward2d(out_channels)", "self.feed_forward = nn.Identity()", "feed-forward layers are missing"),
     ("transformer-block", "self.norm1 = LayerNorm2d(in_channels, eps=1e-6)", "self.norm1 = nn.Identity()", "norm before the attention"),
     ("position-bias", "nn.init.trunc_normal_(self.table, std=0.02)", "pass", "torch.empty only reserves memory"),
-    ("position-bias", "(num_heads, 2 * height - 1, 2 * width - 1)", "(2 * height - 1, num_heads, 2 * width - 1)", ""),
+    ("position-bias", "(num_heads, 2 * height - 1, 2 * width - 1)", "(2 * height - 1, num_heads, 2 * width - 1)", "shape [5, 12, 12]"),
     ("transformer-block", "self.norm1 = LayerNorm2d(in_channels, eps=1e-6)", "self.norm1 = LayerNorm2d(in_channels)", "eps=1e-06"),
-    ("transformer-block", "if in_channels != out_channels:", "if True:", ""),
+    ("transformer-block", "if in_channels != out_channels:", "if True:", "weights [64, 64]: too many"),
     ("transformer-block", "stride=1):", "stride=2):", "other cells count on it"),
 ]  # fmt: skip
 # exercise, pairs of texts, each replaced wherever it stands, and what the message says
