@@ -61,8 +61,10 @@ class Seal:
                 self.names[owner, name] = namespace, value, _code(value)
             if inspect.isclass(value) and everything and value.__module__ in self.modules:
                 self.classes[value] = set(vars(value))
+                # torch itself replaces the step of an optimiser's class when it makes the first one
+                hooked = {"step"} if issubclass(value, torch.optim.Optimizer) else set()
                 for inner, function in list(vars(value).items()):
-                    if inspect.isfunction(function):
+                    if inspect.isfunction(function) and inner not in hooked:
                         key = owner, f"{name}.{inner}"
                         self.names[key] = vars(value), function, _code(function)
 
