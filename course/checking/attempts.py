@@ -4,6 +4,8 @@ import ast
 import functools
 import inspect
 import textwrap
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 
@@ -12,7 +14,7 @@ from course.checking.outcomes import CheckFailed, NotAttempted
 CALLS_DIFFER = "the first line was given: other cells count on it"
 
 
-def require_attempt(title: str, answer, to_write: list[str]) -> None:
+def require_attempt(title: str, answer: Any, to_write: list[str]) -> None:
     """Raises NotAttempted for a placeholder, CheckFailed for what cannot be an answer."""
     if isinstance(answer, torch.nn.Module):
         likely = "write the name alone, without parentheses and arguments"
@@ -32,7 +34,7 @@ def require_attempt(title: str, answer, to_write: list[str]) -> None:
         raise NotAttempted(f"○ {title}: not finished yet, {names} is still to be written.")
 
 
-def require_signature(answer, reference, required=()) -> None:
+def require_signature(answer: Any, reference: Any, required: Sequence[str] = ()) -> None:
     """The answer takes what the reference takes, in the same order, with the same defaults, apart
     from those of arguments that the exercise requires."""
     right, came = signature(reference), signature(answer)
@@ -77,7 +79,7 @@ def _require_order_and_defaults(right, came, required):
             )
 
 
-def signature(function) -> dict | None:
+def signature(function: Any) -> dict | None:
     """The parameters that a call may give, by name; None where Python cannot tell them."""
     try:
         return dict(inspect.signature(function).parameters)
@@ -85,7 +87,7 @@ def signature(function) -> dict | None:
         return None
 
 
-def is_placeholder(function) -> bool:
+def is_placeholder(function: Any) -> bool:
     """True where nothing has been written: a body of `pass`, `...` and `super().__init__()` alone,
     or one with a `...` left where a value belongs."""
     try:
@@ -134,7 +136,7 @@ def _does_nothing(statement):
     )
 
 
-def namespace_of(answer) -> dict:
+def namespace_of(answer: Any) -> dict:
     """The namespace that an answer was written in: the notebook's."""
     while isinstance(answer, functools.partial):
         answer = answer.func

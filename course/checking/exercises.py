@@ -4,6 +4,7 @@ import functools
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 from course.checking.attempts import namespace_of, require_attempt, require_signature
 from course.checking.explain import failure_of, is_students
@@ -107,12 +108,12 @@ def _tried(prove, answer, standing_in, namespace):
         return proved
 
 
-def stands_in(parts) -> str:
+def stands_in(parts: Any) -> str:
     names = ", ".join(f"`{part.__name__}`" for part in parts)
     return f"with the reference's {names}, until the check of yours passes"
 
 
-def yours(answer):
+def yours(answer: Any) -> Any:
     """The student's answer once it has passed its check; until then the reference in its place.
 
     Lets the cells after an exercise run, whether or not it has been done.
@@ -136,7 +137,7 @@ def yours(answer):
     return reference
 
 
-def proven(part, theirs: dict) -> bool:
+def proven(part: Any, theirs: dict) -> bool:
     """True where the version of `part` among `theirs` has passed, with all that it builds on."""
     name = part.__name__
     reference, builds_on = _references.get(name, (part, ()))

@@ -3,7 +3,7 @@
 import random
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import numpy as np
@@ -73,7 +73,7 @@ def require_settings(before: dict | None = None) -> None:
 
 
 @contextmanager
-def no_trace():
+def no_trace() -> Iterator[None]:
     """The same random numbers and settings for every check; afterwards everything as it was."""
     before, states = settings(), _random_states()
     with warnings.catch_warnings(action="ignore"):
@@ -102,7 +102,7 @@ def _set_random_states(states):
 
 
 @contextmanager
-def seeds_watched():
+def seeds_watched() -> Iterator[None]:
     """Raises CheckFailed where an answer seeds random numbers, which the whole notebook shares."""
     seeded = []
     targets = [(torch, "manual_seed"), (torch.random, "manual_seed"), (random, "seed")]

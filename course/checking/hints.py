@@ -32,14 +32,14 @@ def likely_mistake(problem: Problem) -> str:
     return ""
 
 
-def without_super(p):
+def without_super(p: Problem) -> str:
     owner = p.frame.f_locals.get("self") if p.frame else None
     if isinstance(owner, nn.Module) and "_modules" not in vars(owner):
         return "`super().__init__()` is missing, or does not come first"
     return ""
 
 
-def taken_name(p):
+def taken_name(p: Problem) -> str:
     """`self.modules = ...`: PyTorch's own methods have that name."""
     if p.inner and p.inner.f_code.co_name in (
         "add_module",
@@ -52,7 +52,7 @@ def taken_name(p):
     return ""
 
 
-def class_for_object(p):
+def class_for_object(p: Problem) -> str:
     for value in [*(value for _, value in p.parts()), *_given(p)]:
         if isinstance(value, type) and issubclass(value, nn.Module):
             return _a_class(value)
@@ -80,7 +80,7 @@ def _given(p):
     return values
 
 
-def not_a_layer(p):
+def not_a_layer(p: Problem) -> str:
     """What nn.Sequential and nn.ModuleList were given that they do not take."""
     if not p.inner or p.inner.f_code.co_name != "add_module":
         return ""
@@ -99,7 +99,7 @@ def not_a_layer(p):
     return ""
 
 
-def layer_for_tensor(p):
+def layer_for_tensor(p: Problem) -> str:
     if not isinstance(p.error, TypeError | AttributeError | RuntimeError):
         return ""
     for node, value in p.parts():
@@ -125,7 +125,7 @@ def layer_for_tensor(p):
     return ""
 
 
-def method_for_result(p):
+def method_for_result(p: Problem) -> str:
     """`x.mean` for `x.mean()`."""
     if not isinstance(p.error, TypeError | AttributeError | ValueError):
         return ""
@@ -137,7 +137,7 @@ def method_for_result(p):
     return ""
 
 
-def number_called(p):
+def number_called(p: Problem) -> str:
     if not isinstance(p.error, TypeError) or not isinstance(p.node, ast.Call):
         return ""
     owner, text = p.value(p.node.func), ast.unparse(p.node.func)
@@ -147,7 +147,7 @@ def number_called(p):
     return ""
 
 
-def several_for_one(p):
+def several_for_one(p: Problem) -> str:
     if not isinstance(p.error, TypeError | AttributeError | ValueError):
         return ""
     if p.call and p.call.name in shapes.JOINING:
@@ -161,7 +161,7 @@ def several_for_one(p):
     return ""
 
 
-def float_for_int(p):
+def float_for_int(p: Problem) -> str:
     if not isinstance(p.error, TypeError | RuntimeError | ValueError | IndexError):
         return ""
     nodes = list(ast.walk(p.node)) if p.node is not None else []
@@ -191,7 +191,7 @@ def _sizes_given(p):
     return [x for v in found for x in (v if isinstance(v, tuple | list) else [v])]
 
 
-def wrong_arguments(p):
+def wrong_arguments(p: Problem) -> str:
     if not isinstance(p.error, TypeError) or not isinstance(p.node, ast.Call):
         return ""
     owner = p.value(p.node.func)
@@ -212,7 +212,22 @@ def wrong_arguments(p):
     return ""
 
 
-def unpacking(p):
+def forward_called_otherwise(p: Problem) -> str:
+    """`forward(self, x)` where nothing is given, or the other way round."""
+    owner = p.inner.f_locals.get("self") if p.inner else None
+    if p.frame or not isinstance(p.error, TypeError) or not isinstance(owner, nn.Module):
+        return ""
+    given = p.inner.f_locals.get("args", ())
+    taken = list(inspect.signature(owner.forward).parameters)
+    if len(given) != len(taken):
+        return (
+            f"`forward` takes ({', '.join(['self', *taken])}), and is called with {len(given)} "
+            "arguments besides self"
+        )
+    return ""
+
+
+def unpacking(p: Problem) -> str:
     if p.opname not in ("UNPACK_SEQUENCE", "UNPACK_EX"):
         return ""
     statement = _statement(p)
@@ -246,7 +261,7 @@ def _statement(p):
     return None
 
 
-def missing_key(p):
+def missing_key(p: Problem) -> str:
     if not isinstance(p.error, KeyError) or not isinstance(p.node, ast.Subscript):
         return ""
     owner, key = p.value(p.node.value), p.error.args[0] if p.error.args else None
@@ -256,7 +271,7 @@ def missing_key(p):
     return ""
 
 
-def gradients(p):
+def gradients(p: Problem) -> str:
     said = str(p.error)
     if isinstance(p.error, RuntimeError) and "modified by an inplace operation" in said:
         return IN_PLACE
@@ -268,11 +283,11 @@ def gradients(p):
     return ""
 
 
-def failed_call(p):
+def failed_call(p: Problem) -> str:
     return shapes.hint(p.call) if p.call else ""
 
 
-def list_out_of_range(p):
+def list_out_of_range(p: Problem) -> str:
     if isinstance(p.error, IndexError) and isinstance(p.node, ast.Subscript):
         owner = p.value(p.node.value)
         if isinstance(owner, tuple | list):
@@ -283,7 +298,7 @@ def list_out_of_range(p):
     return ""
 
 
-def endless(p):
+def endless(p: Problem) -> str:
     if isinstance(p.error, RecursionError):
         return "a method calls itself, directly or by way of another, without an end"
     return ""
@@ -302,6 +317,7 @@ RULES = (
     class_for_object,
     number_called,
     wrong_arguments,
+    forward_called_otherwise,
     method_for_result,
     layer_for_tensor,
     several_for_one,

@@ -9,13 +9,13 @@ import types
 import torch
 from torch import nn
 
-from course.checking.problems import is_students_frame
+from course.checking.problems import Problem, is_students_frame
 
 NOTHING = "`{}` gives None: it is empty, or its last line lacks `return`"
 NO_RESULT = ("append", "extend", "insert", "sort", "reverse", "update", "add_module", "remove")
 
 
-def no_attribute(p):
+def no_attribute(p: Problem) -> str:
     if not isinstance(p.error, AttributeError) or p.error.name is None:
         return ""
     owner, name = p.error.obj, p.error.name
@@ -68,7 +68,7 @@ def _module_without(owner, name, text, meant):
     return f"`{name}` is nowhere set: set it in `__init__`, as an attribute of `self`{meant}"
 
 
-def unknown_name(p):
+def unknown_name(p: Problem) -> str:
     if isinstance(p.error, UnboundLocalError):
         return "the name gets its value only further down, or in a branch that was not taken"
     if not isinstance(p.error, NameError) or p.frame is None:
@@ -88,7 +88,7 @@ def unknown_name(p):
     )
 
 
-def nothing_there(p):
+def nothing_there(p: Problem) -> str:
     """None where a value belongs, be it a name's or what a call gave."""
     if not isinstance(p.error, TypeError | AttributeError | ValueError):
         return ""

@@ -1,6 +1,7 @@
 """What a check may say, and how a notebook shows it: a few lines, never a traceback."""
 
 import textwrap
+from typing import Any
 
 WIDTH = 95  # notebooks break longer lines in mid-word
 LABEL = 12  # columns before a row's text
@@ -23,7 +24,15 @@ class CheckFailed(Shown):
     shapes: of the two tensors that could not be put together, where that is what happened.
     """
 
-    def __init__(self, expected, came, likely="", look_at="", title="", shapes=()):
+    def __init__(
+        self,
+        expected: Any,
+        came: Any,
+        likely: str = "",
+        look_at: str = "",
+        title: str = "",
+        shapes: tuple = (),
+    ):
         self.rows = {"expected": expected, "came": came, "likely": likely, "look at": look_at}
         self.title = title
         self.notes = []
@@ -42,7 +51,7 @@ class CheckFailed(Shown):
 class CheckBroke(Shown):
     """The check itself failed, on an answer that its author did not think of."""
 
-    def __init__(self, title, error):
+    def __init__(self, title: str, error: Exception):
         super().__init__(title, error)
         self.title, self.error = title, error
 
@@ -57,7 +66,7 @@ class CheckBroke(Shown):
         )
 
 
-def wrapped(text, indent=0) -> str:
+def wrapped(text: Any, indent: int = 0) -> str:
     """The text in lines of at most WIDTH columns, all of them indented. Line breaks stay."""
     room = WIDTH - indent
     lines = []

@@ -11,6 +11,7 @@ import os
 import sys
 import types
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch.overrides import TorchFunctionMode
@@ -71,7 +72,7 @@ class Problem:
     inner: types.FrameType | None
     call: Call | None
 
-    def value(self, node: ast.AST):
+    def value(self, node: ast.AST) -> Any:
         """What an expression stands for in the student's frame, without calling anything."""
         return evaluate(node, self.frame)
 
@@ -102,7 +103,7 @@ def problem_of(error: BaseException, call: Call | None) -> Problem:
     return Problem(error, frame, line, node, opname, inner, call)
 
 
-def is_students_frame(frame):
+def is_students_frame(frame: types.FrameType) -> bool:
     return not frame.f_code.co_filename.startswith(NOT_THE_STUDENTS)
 
 
@@ -127,7 +128,7 @@ def _failing(link):
         return None, opname
 
 
-def evaluate(node: ast.AST, frame: types.FrameType | None):
+def evaluate(node: ast.AST, frame: types.FrameType | None) -> Any:
     """The value of names, attributes, constants and arithmetic of numbers; UNKNOWN for the rest."""
     if frame is None or node is None:
         return UNKNOWN

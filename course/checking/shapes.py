@@ -1,6 +1,7 @@
 """Calls of PyTorch that failed, told by the shapes and types of what they were given."""
 
 import inspect
+from typing import Any
 
 import torch
 
@@ -53,7 +54,7 @@ AXES = frozenset(
 )
 
 
-def shapes_of(call) -> tuple:
+def shapes_of(call: Any) -> tuple:
     """The shapes of two tensors that a failed call could not put together, else ()."""
     if call is None or call.name not in {*ELEMENTWISE, *MATMUL}:
         return ()
@@ -61,12 +62,15 @@ def shapes_of(call) -> tuple:
     return tuple(list(tensor.shape) for tensor in tensors[:2]) if len(tensors) >= 2 else ()
 
 
-def hint(call) -> str:
+def hint(call: Any) -> str:
     """What the arguments of a failed call of PyTorch say about the mistake."""
     name, tensors = call.name, _tensors([*call.args, *call.kwargs.values()])
     if len({t.dtype for t in tensors}) > 1 and _differ_in_type(name, tensors):
         kinds = " and ".join(sorted({str(t.dtype).removeprefix("torch.") for t in tensors}))
         return f"`{name}` gets tensors of two types, {kinds}; give both the same, as x.to(y.dtype)"
+    if any(t.numel() == 0 for t in tensors):
+        empty = next(list(t.shape) for t in tensors if t.numel() == 0)
+        return f"a tensor is empty, {empty}: a slice reaches beyond the end of its axis"
     if name in JOINING:
         return _joined(call)
     if name in MATMUL and len(tensors) == 2:
@@ -170,7 +174,12 @@ def _layer(which, x, wanted, came, what):
 
 
 def _convolved(call, x, weight):
-    spatial = weight.ndim - 2
+    spatial = next((int(c) for c in call.name if c.isdigit()), weight.ndim - 2)
+    if weight.ndim != spatial + 2:
+        return (
+            f"the weights of a {call.name} have {spatial + 2} axes, these {list(weight.shape)}; "
+            "weight[c : c + 1] keeps an axis that weight[c] takes away"
+        )
     if x.ndim not in (spatial + 1, spatial + 2):
         axes = ", ".join(["B", "C", *"DHW"[3 - spatial :]])
         return f"a convolution takes [{axes}]; it gets {list(x.shape)}"
@@ -279,7 +288,7 @@ def _is_parameter(tensor):
     return tensor.is_leaf and tensor.requires_grad
 
 
-def takes(function) -> str:
+def takes(function: Any) -> str:
     """How a function is called, "(x, bias)", where Python can tell."""
     try:
         return str(inspect.signature(function))

@@ -4,6 +4,7 @@ import torch
 from torch import nn
 
 import coatnet
+import vit
 from course.checking import exercise
 from course.checks.lesson01 import TOKEN_SIZES, token_mistakes
 from course.comparing import compare
@@ -77,6 +78,10 @@ def _stem_mistakes(num_hiddens):
         stem[0] = nn.Conv2d(3, 128, 3)
         del stem[1:4]
 
+    def as_tokens(stem):
+        stem.append(nn.Flatten(2))
+        stem.forward = lambda x: nn.Sequential.forward(stem, x).transpose(1, 2)
+
     def fixed_width(stem):
         stem[6], stem[7] = nn.Conv2d(128, 512, 3), nn.BatchNorm2d(512)
 
@@ -87,6 +92,7 @@ def _stem_mistakes(num_hiddens):
             for name, i in zip(ORDINAL, (1, 4, 7), strict=True)
         ),
         ("the last width is written in; use `num_hiddens`", fixed_width),
+        ("tokens are returned; the stem returns the grid, [B, num_hiddens, h, w]", as_tokens),
         ("one of the three convolutions is missing: 3 -> 64 -> 128 -> num_hiddens", two_layers),
         ("the kernels are 5x5; make them 3x3", kernel(5)),
         ("the kernels are 2x2; make them 3x3", kernel(2)),
@@ -139,6 +145,12 @@ def coatnet_hybrid(answer):
     def positions_rounded_down(m):
         m.positions = nn.Parameter(torch.zeros(1, 4 * 4 + 1, 8))
 
+    def positions_rounded_late(m):
+        m.positions = nn.Parameter(torch.zeros(1, 21 + 1, 8))
+
+    def patches_too(m):
+        m.patches = vit.PatchEmbedding(36, 6, 8)
+
     def reshaped(m, x):
         return m.stem(x).reshape(len(x), -1, 8)
 
@@ -156,32 +168,34 @@ def coatnet_hybrid(answer):
 
         return edit
 
+    mistakes = [
+        (
+            "the positions are counted from `patch_size`; the stem's stride of 8 decides: "
+            "ceil(img_size / 8) ** 2 image tokens, and the CLS token",
+            positions_by_patch_size,
+        ),
+        (
+            "rounded up after squaring; each side is: ceil(img_size / 8) ** 2",
+            positions_rounded_late,
+        ),
+        ("the stem takes the place of the patch embedding, which is there too", patches_too),
+        (
+            "36 / 8 is rounded down, but each convolution rounds up: 36 -> 18 -> 9 -> 5",
+            positions_rounded_down,
+        ),
+        (
+            "`reshape` or `view` cuts [B, D, h, w] anew and mixes pixels; flatten(2), then "
+            "swap the two axes with transpose(1, 2)",
+            with_tokens(reshaped),
+        ),
+        (
+            "the tokens come column by column; `flatten(2)` alone takes them row by row",
+            with_tokens(by_columns),
+        ),
+        *token_mistakes(lambda m, x: m.stem(x).flatten(2).transpose(1, 2), side=5),
+    ]
+    sizes = {"patch_size": 6, **TOKEN_SIZES}
+    compare(answer, coatnet.CoAtNEt, torch.randn(2, 3, 40, 40), mistakes, img_size=40, **sizes)
     return compare(
-        answer,
-        coatnet.CoAtNEt,
-        torch.randn(2, 3, 36, 36),
-        [
-            (
-                "the positions are counted from `patch_size`; the stem's stride of 8 decides: "
-                "ceil(img_size / 8) ** 2 image tokens, and the CLS token",
-                positions_by_patch_size,
-            ),
-            (
-                "36 / 8 is rounded down, but each convolution rounds up: 36 -> 18 -> 9 -> 5",
-                positions_rounded_down,
-            ),
-            (
-                "`reshape` or `view` cuts [B, D, h, w] anew and mixes pixels; flatten(2), then "
-                "swap the two axes with transpose(1, 2)",
-                with_tokens(reshaped),
-            ),
-            (
-                "the tokens come column by column; `flatten(2)` alone takes them row by row",
-                with_tokens(by_columns),
-            ),
-            *token_mistakes(lambda m, x: m.stem(x).flatten(2).transpose(1, 2), side=5),
-        ],
-        img_size=36,
-        patch_size=6,
-        **TOKEN_SIZES,
+        answer, coatnet.CoAtNEt, torch.randn(2, 3, 36, 36), mistakes, img_size=36, **sizes
     )

@@ -73,6 +73,15 @@ def depthwise_conv(answer):
                 "groups=channels keeps them apart",
                 convolution(6, stride=stride, groups=1),
             ),
+            (
+                "neither `groups` nor bias=False: groups=channels keeps the channels apart, and "
+                "there is no bias",
+                convolution(6, stride=stride, groups=1, bias=True),
+            ),
+            (
+                "the stride stands where the padding belongs: pass both by name",
+                changed(padding=(stride, stride), stride=(1, 1)),
+            ),
             ("groups=2 still mixes channels; as many groups as channels", convolution(6, groups=2)),
             ("groups=3 still mixes channels; as many groups as channels", convolution(6, groups=3)),
             ("there is a bias; pass bias=False", convolution(6, bias=True)),
@@ -181,6 +190,13 @@ def squeeze_excite(answer):
 
         return edit
 
+    def swapped(m):
+        def forward(x):
+            hidden = torch.sigmoid(m.squeeze(x.mean(dim=(2, 3))))
+            return x * F.silu(m.excite(hidden))[:, :, None, None]
+
+        m.forward = forward
+
     def over_pixels(m):  # the gates of pixels instead of channels
         def forward(x):
             gates = torch.sigmoid(m.excite(m.activation(m.squeeze(x.mean(dim=(2, 3))))))
@@ -211,6 +227,7 @@ def squeeze_excite(answer):
         ),
         ("tanh instead of sigmoid: a gate lies between 0 and 1", _excited(gate=torch.tanh)),
         ("ReLU instead of sigmoid: a gate lies between 0 and 1", _excited(gate=torch.relu)),
+        ("SiLU and sigmoid are swapped: SiLU between the layers, sigmoid at the end", swapped),
         ("the gates are returned; multiply x with them", _excited(apply=lambda x, g: g)),
         (
             "the gates are returned; multiply x with them",
@@ -329,6 +346,13 @@ def _layer_mistakes():
     def unprojected(m):
         m.shortcut = nn.Sequential(coatnet.make_pool("avg"))
 
+    def normed_end(m):
+        m.project = nn.Sequential(m.project, nn.BatchNorm2d(OUT))
+
+    def excited_end(m):
+        m.squeeze_excite = nn.Identity()
+        m.project = nn.Sequential(m.project, coatnet.SqueezeExcite(OUT, OUT // 4))
+
     def post_norm(m):
         m.pre_norm = nn.BatchNorm2d(OUT)
 
@@ -355,6 +379,12 @@ def _layer_mistakes():
         (
             "squeeze-excite is missing between the depthwise convolution and the projection",
             norms("squeeze_excite"),
+        ),
+        ("a norm follows the last convolution; there is none behind it", normed_end),
+        ("squeeze-excite follows the last convolution; it comes before it", excited_end),
+        (
+            "expansion and depthwise convolution have biases, idle before a norm; bias=False",
+            lambda m: (bias("expand", True)(m), bias("depthwise", True)(m)),
         ),
         ("the norm stands behind the block; it comes first (pre-norm)", post_norm),
     ]

@@ -195,6 +195,14 @@ def position_index(answer):
             flat(lambda r, c, h, w: (r + h - 1) * (2 * w - 1) + c + w - 1, by_column=True),
         ),
         (
+            "the shifts are height - 1 and width - 1, not `height` and `width`",
+            flat(lambda r, c, h, w: (r + h) * (2 * w - 1) + c + w),
+        ),
+        (
+            "parentheses are missing: the row offset times (2 * width - 1)",
+            flat(lambda r, c, h, w: (r + h - 1) * 2 * w - 1 + c + w - 1),
+        ),
+        (
             "the offsets are not shifted: the most negative one must become 0, so add height - 1 "
             "and width - 1",
             flat(lambda r, c, h, w: r * (2 * w - 1) + c),
@@ -218,10 +226,6 @@ def position_index(answer):
         (
             "left and right are the same: keep the offset's sign, without abs",
             flat(lambda r, c, h, w: r.abs() * (2 * w - 1) + c.abs()),
-        ),
-        (
-            "the offset is between pixel numbers; rows and columns need an offset each",
-            lambda h, w: torch.arange(h * w)[:, None] - torch.arange(h * w) + h * w - 1,
         ),
         (
             "the result is [H, W, H, W]; flatten both grids: [N, N]",
@@ -275,6 +279,11 @@ def position_bias(answer):
         (
             "the table has an entry a pixel; there are 2 * height - 1 by 2 * width - 1 offsets",
             table(heads, height, width),
+        ),
+        (
+            "the table stands as [offsets, heads]; heads come first: [num_heads, 2 * height - 1, "
+            "2 * width - 1]",
+            table((2 * height - 1) * (2 * width - 1), heads),
         ),
         (
             "the table has one row and one column too many: 2 * height - 1 by 2 * width - 1",
@@ -345,6 +354,9 @@ def _attention_mistakes():
     def after_softmax(q, k, v, b):
         return ((q @ k.mT * q.shape[-1] ** -0.5).softmax(-1) + b) @ v
 
+    def weights_alone(q, k, v, b):
+        return (q @ k.mT * q.shape[-1] ** -0.5 + b).softmax(-1)
+
     def all_scaled(q, k, v, b):
         return ((q @ k.mT + b) * q.shape[-1] ** -0.5).softmax(-1) @ v
 
@@ -377,7 +389,11 @@ def _attention_mistakes():
             "multiplied by sqrt(head_dim); divide by it",
             attention(scale=lambda q: q.shape[-1] ** 0.5),
         ),
-        ("scaled twice", attention(scale=lambda q: 1 / q.shape[-1])),
+        (
+            "32 is written in; divide by the square root of q's last length",
+            attention(scale=lambda q: 32**-0.5),
+        ),
+        ("the weights are returned; they are to average v: weights @ v", weights_alone),
         (
             "the softmax runs over the queries (dim=-2); each query shares out its attention over "
             "the keys: dim=-1",
@@ -440,6 +456,12 @@ def attention_written_out(answer):
     )
 
 
+SCALED_TWICE = (
+    "scaled twice: the kernel divides by sqrt(head_dim) by itself; leave q as it is",
+    lambda q, k, v, b: relative_attention(q * q.shape[-1] ** -0.5, k, v, b),
+)
+
+
 class _Spy(TorchFunctionMode):
     """Counts the calls of the fused kernel."""
 
@@ -462,7 +484,7 @@ def attention_fused(answer):
         spied,
         fused_attention,
         _attention_calls(),
-        _attention_mistakes(),
+        [SCALED_TWICE, *(m for m in _attention_mistakes() if "1 / head_dim" not in m[0])],
         "the same values, in one kernel.",
     )
     if spy.calls < len(_attention_calls()):
@@ -513,7 +535,14 @@ def attention_module(answer):
     def biasless(m):
         m.position_bias = nn.Identity()
 
+    def turned_grid(m):
+        m.position_bias = coatnet.RelativePositionBias(m.num_heads, (4, 3))
+
     mistakes = [
+        (
+            "height and width of the grid are swapped: grid_size is (height, width)",
+            turned_grid,
+        ),
         ("the projection after the heads is missing", unprojected),
         ("there is no position bias among the parameters", biasless),
         (
@@ -652,6 +681,12 @@ def _block_mistakes(stride):
         ),
         ("the feed-forward layers never run", second(lambda m, x: x)),
         (
+            "the feed-forward layers do not see what the attention added; one after the other",
+            _forward(
+                lambda m, x: right_first(m, x) + m.feed_forward(m.norm2(m.shortcut(x))),
+            ),
+        ),
+        (
             "BatchNorm instead of LayerNorm over the channels of each pixel",
             norms(nn.BatchNorm2d),
         ),
@@ -662,10 +697,6 @@ def _block_mistakes(stride):
     ]
     if stride == 1:
         mistakes += [
-            (
-                "with stride 1 there is nothing to pool",
-                first(lambda m, x: x + nn.Upsample(x.shape[-2:])(m.attention(m.norm1(x)))),
-            ),
             (
                 "the first norm stands behind the attention; it comes first (pre-norm)",
                 first(lambda m, x: x + m.norm1(m.attention(x))),
@@ -680,6 +711,14 @@ def _block_mistakes(stride):
             (
                 "the pooling comes before the norm in the branch; norm first, then pool",
                 first(lambda m, x: m.shortcut(x) + m.attention(m.norm1(m.pool(x)))),
+            ),
+            (
+                "the branch pools behind the attention; norm, pool, attention",
+                first(lambda m, x: m.shortcut(x) + m.pool(m.attention(m.norm1(x)))),
+            ),
+            (
+                "both poolings round odd sizes down; they round up: ceil_mode=True",
+                set_pools(lambda: nn.AvgPool2d(2)),
             ),
             (
                 "both pool by maximum; take means",
@@ -719,6 +758,13 @@ def _shortcut_first_or_last(reference, student):
     return [in_order(shortcut, *children.values()), in_order(*children.values(), shortcut)]
 
 
+def _sizes_differ(shapes, size):
+    """What the shapes say that could not be added with stride 2, for images of that size."""
+    if any(tuple(shape[-2:]) == size for shape in shapes):
+        return "the branch and the shortcut end in different sizes: with stride 2 both pool"
+    return "odd sizes: the pooling rounds down, the grid up; ceil_mode=True"
+
+
 @exercise(
     "TransformerBlock",
     coatnet.TransformerBlock,
@@ -726,10 +772,6 @@ def _shortcut_first_or_last(reference, student):
     builds_on=[coatnet.RelativeAttention],
 )
 def transformer_block(answer):
-    likely = {
-        True: "the branch and the shortcut end in different sizes: with stride 2 both pool",
-        False: "odd sizes: the pooling rounds down, the grid up; ceil_mode=True",
-    }
     proven = ""
     cases = ((64, 1, (3, 4)), (32, 2, (6, 8)), (32, 2, (5, 7)), (64, 2, (5, 7)))
     for in_channels, stride, size in cases:
@@ -747,7 +789,7 @@ def transformer_block(answer):
             )
         except CheckFailed as failure:
             if failure.shapes and stride == 2:
-                failure.rows["likely"] = likely[size == (6, 8)]
+                failure.rows["likely"] = _sizes_differ(failure.shapes, size)
             raise
     require_eps(answer(64, 64, (3, 4)))
     return proven

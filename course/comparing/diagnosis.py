@@ -1,6 +1,7 @@
 """Mistakes that show in any module, without a list: from its parts, and from what it returns."""
 
 import itertools
+from typing import Any
 
 import torch
 from torch import nn
@@ -10,12 +11,16 @@ from course.comparing.dropout import SameDropout
 from course.comparing.matching import in_order, lacking, shape_of, shapes_of
 from course.comparing.weights import same
 
+NORMS = nn.modules.batchnorm._BatchNorm | nn.LayerNorm | nn.GroupNorm
+
 
 def of_parameters(student: nn.Module, original: nn.Module) -> str:
     """Why an answer's parameters are not those asked for, as far as its attributes tell."""
     missing = lacking(shapes_of(in_order(original)), shapes_of(in_order(student)))
     for path, module in student.named_modules():
         prefix = f"self.{path}." if path else "self."
+        if missing and isinstance(module, NORMS) and module.weight is None:
+            return f"`{prefix[:-1]}` has no weight and bias: leave `affine` at its default, True"
         for text in (_tied(module, prefix), _not_learned(module, prefix, missing)):
             if text:
                 return text
@@ -75,7 +80,7 @@ def _held_elsewhere(module, prefix):
 
 
 @torch.no_grad()
-def of_values(student: nn.Module, attempt, inputs: tuple, usage) -> str:
+def of_values(student: nn.Module, attempt: Any, inputs: tuple, usage: Any) -> str:
     """What the outputs alone tell of the mistake, or ""."""
     if "train" in attempt.came:
         return _in_train_mode(student, attempt)

@@ -2,7 +2,9 @@
 
 import copy
 import itertools
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
+from typing import Any
 
 from torch import nn
 from torch.nn.parameter import is_lazy
@@ -24,7 +26,7 @@ MODES = ("eval", "train")
 TRIED = 24  # ways to pour the weights of a mistaken reference
 
 
-def agree(attempt, modes=MODES) -> bool:
+def agree(attempt: Any, modes: Sequence[str] = MODES) -> bool:
     return all(
         mode in attempt.came
         and len(attempt.came[mode]) == len(attempt.expected[mode])
@@ -59,8 +61,11 @@ def require_first_values(student: nn.Module) -> None:
             raise CheckFailed(
                 f"`{name}` holds floats", str(parameter.dtype), "only floats can be learned"
             )
+
+
+def require_small_start(student: nn.Module) -> None:
     for name, parameter in student.named_parameters(recurse=False):
-        if "index" not in name and parameter.numel() > 1 and parameter.std() > 2:
+        if parameter.numel() > 1 and parameter.std() > 2:
             raise CheckFailed(
                 f"`{name}` starts small, with a standard deviation of 1 or less",
                 f"{parameter.std():.0f}",
@@ -68,7 +73,14 @@ def require_first_values(student: nn.Module) -> None:
             )
 
 
-def explained(student, references, attempts, mistakes, inputs, usage) -> CheckFailed:
+def explained(
+    student: nn.Module,
+    references: list,
+    attempts: list,
+    mistakes: Iterable,
+    inputs: tuple,
+    usage: Any,
+) -> CheckFailed:
     """The failure of an answer that no way of pouring weights makes right."""
     original = references[0]
     if not attempts:
@@ -140,7 +152,9 @@ def _parameters_differ(student, original, mistakes, inputs):
         module = _edited(original, edit)
         if module is not None and shapes_of(in_order(module)) == theirs:
             fitting.append((hint, module))
-    likely = of_parameters(student, original) or _by_value(student, fitting, inputs)
+    likely = _by_value(student, fitting, inputs) or of_parameters(student, original)
+    hints = {hint for hint, _ in fitting}
+    likely = likely or (hints.pop() if len(hints) == 1 else "")
     if not likely:
         likely = counted(shapes, theirs)
     missing, extra = lacking(shapes, theirs), lacking(theirs, shapes)
@@ -155,10 +169,7 @@ def _parameters_differ(student, original, mistakes, inputs):
 
 
 def _by_value(student, fitting, inputs):
-    """Of the mistakes with the answer's shapes the one with its values too; or the only one."""
-    hints = list(dict.fromkeys(hint for hint, _ in fitting))
-    if len(hints) == 1:
-        return hints[0]
+    """Of the mistakes with the answer's shapes the one with its values too."""
     with suppress(CheckFailed):
         usage = looks.used(student, inputs, "", tuple)
         for hint, module in fitting:
@@ -181,7 +192,7 @@ def _pours_into(student, module, inputs, usage):
     return False
 
 
-def counted(shapes, theirs) -> str:
+def counted(shapes: Sequence, theirs: list) -> str:
     """What the shapes alone say, where no known mistake has them."""
     missing, extra = lacking(shapes, theirs), lacking(theirs, shapes)
     if missing and not extra:

@@ -1,10 +1,12 @@
 """Dropout that drops the same units every time, and a record of what a forward pass uses."""
 
 import zlib
+from typing import Any
 from unittest.mock import patch
 
 import torch
 import torch.nn.functional as F
+from torch import nn
 from torch.overrides import TorchFunctionMode
 
 
@@ -30,7 +32,14 @@ class SameDropout(TorchFunctionMode):
                 return func(*args, **kwargs)
         return func(*args, **kwargs)
 
-    def dropout(self, input, p=0.5, training=True, inplace=False, train=None):
+    def dropout(
+        self,
+        input: Any,
+        p: float = 0.5,
+        training: bool = True,
+        inplace: bool = False,
+        train: Any = None,
+    ) -> torch.Tensor:
         if not (training if train is None else train) or not p:
             return input
         self.dropped = True
@@ -43,16 +52,16 @@ class SameDropout(TorchFunctionMode):
 
     def attention(
         self,
-        func,
-        query,
-        key,
-        value,
-        attn_mask=None,
-        dropout_p=0.0,
-        is_causal=False,
-        scale=None,
-        enable_gqa=False,
-    ):
+        func: Any,
+        query: Any,
+        key: Any,
+        value: Any,
+        attn_mask: Any = None,
+        dropout_p: Any = 0.0,
+        is_causal: bool = False,
+        scale: Any = None,
+        enable_gqa: bool = False,
+    ) -> torch.Tensor:
         if not dropout_p:
             return func(
                 query, key, value, attn_mask, 0.0, is_causal, scale=scale, enable_gqa=enable_gqa
@@ -88,7 +97,7 @@ class Usage(TorchFunctionMode):
     order: the names, each once. times: how often each one was used.
     """
 
-    def __init__(self, module):
+    def __init__(self, module: nn.Module):
         super().__init__()
         self._names = {id(parameter): name for name, parameter in module.named_parameters()}
         self.times = dict.fromkeys(self._names.values(), 0)

@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import torch
 from torch import nn
@@ -66,7 +67,7 @@ def _result(answer, reference, arguments):
     return as_tuple(came)
 
 
-def require_type(came, expected, call: str) -> None:
+def require_type(came: Any, expected: Any, call: str) -> None:
     """Raises CheckFailed unless the result is a tensor, or a tuple of them, where that is asked
     for, and of the reference's type of numbers: any integers for integers."""
     if isinstance(expected, tuple | list):
@@ -111,7 +112,7 @@ def _nothing(value):
     return ""
 
 
-def as_tuple(result) -> tuple:
+def as_tuple(result: Any) -> tuple:
     return tuple(result) if isinstance(result, tuple | list) else (result,)
 
 
@@ -148,7 +149,7 @@ def _equal(a, b):
         return True
 
 
-def close(came, expected, tolerance: float = 2e-5) -> bool:
+def close(came: Any, expected: Any, tolerance: float = 2e-5) -> bool:
     """True where two tensors, numbers or sequences agree but for rounding. NaN never does."""
     try:
         came, expected = (

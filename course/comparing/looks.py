@@ -1,6 +1,8 @@
 """How a module is run, and the second look at an answer whose values agree."""
 
 import copy
+from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import nn
@@ -94,7 +96,9 @@ def fresh_inputs(inputs: tuple) -> tuple:
     return tuple(torch.randn_like(x[:1]) for x in inputs)
 
 
-def look_again(answer, arguments, student, found, inputs, call) -> None:
+def look_again(
+    answer: Any, arguments: dict, student: nn.Module, found: Any, inputs: tuple, call: Any
+) -> None:
     """Proves what agreeing values leave open. Raises CheckFailed for what is found.
 
     New weights and one other image, with gradients: outputs, the gradients of input and parameters,
@@ -140,6 +144,25 @@ def _compare_values(student, right, inputs, mode):
     for y, e in zip(came, expected, strict=True):
         if not same(y, e):
             raise _second_values(y, e, mode)
+
+
+@torch.no_grad()
+def compare_methods(
+    student: nn.Module, right: nn.Module, inputs: tuple, methods: Iterable[str]
+) -> None:
+    """Raises CheckFailed where a method other than `forward` returns other values."""
+    for name in methods:
+        for mode in ("eval", "train"):
+            expected = getattr(right.train(mode == "train"), name)(*inputs)
+            student.train(mode == "train")
+            with students_code(f"`{name}` takes a batch"), SameDropout():
+                came = getattr(student, name)(*inputs)
+            if not same(came, expected):
+                shown = (came,) if isinstance(came, torch.Tensor) else came
+                likely = f"`{name}` itself returns other values than `forward` works with"
+                if not isinstance(shown, tuple):
+                    raise CheckFailed(f"`{name}` returns a tensor", _kind(came), _returned(came))
+                raise difference_shown((expected,), shown, likely, mode, f"from `{name}`")
 
 
 def _compare_gradients(student, right, plan, inputs):

@@ -9,6 +9,7 @@ import itertools
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -82,7 +83,7 @@ def _moved(names):
         yield *rest, name
 
 
-def plans(source_orders, target_orders, numbers: list[torch.Tensor]) -> Iterator[Plan]:
+def plans(source_orders: Any, target_orders: Any, numbers: list[torch.Tensor]) -> Iterator[Plan]:
     """All different plans, the likeliest first.
 
     source_orders, target_orders: lists as `in_order` gives them. A source may be a view of one of

@@ -4,6 +4,7 @@ import copy
 from collections.abc import Callable, Iterable
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -29,12 +30,13 @@ class Attempt:
 def compare(
     answer: Callable,
     reference: Callable,
-    inputs,
+    inputs: tuple,
     mistakes: Iterable[tuple],
     orders: Callable | None = None,
     also_right: Iterable[Callable] = (),
-    again=None,
-    **arguments,
+    again: Any = None,
+    methods: Iterable[str] = (),
+    **arguments: Any,
 ) -> str:
     """Proves that `answer(**arguments)` computes what `reference(**arguments)` does.
 
@@ -50,6 +52,7 @@ def compare(
         anyhow, and the order in which a forward pass uses them.
     also_right: edits that make other versions of the reference, just as right.
     again: the batch of the second look, by default one image like those of `inputs`.
+    methods: others than `forward` that take a batch and are compared as well.
 
     The reference may return a tensor or a tuple of them. Raises CheckFailed, with the hint of the
     first mistake that does what the answer does.
@@ -63,6 +66,7 @@ def compare(
         candidates = [right for right in references if count(right) == count(student)]
         usage = None
         if candidates:
+            differences.require_small_start(student)
             returns = looks.returns_of(looks.run(copy.deepcopy(original), inputs, "eval"))
             usage = looks.used(student, inputs, _taking(call, inputs), returns)
         attempts, found = [], None
@@ -76,14 +80,15 @@ def compare(
         fresh = looks.fresh_inputs(inputs) if again is None else again
         fresh = fresh if isinstance(fresh, tuple) else (fresh,)
         looks.look_again(answer, arguments, student, found, fresh, call)
-    first = next(iter(found.came["eval"]))
-    shape = (
-        list(first.shape)
-        if len(found.came["eval"]) == 1
-        else f"{len(found.came['eval'])} x {list(first.shape)}"
-    )
+        looks.compare_methods(student, found.right, fresh, methods)
+    return _proof(found.came["eval"], count(student))
+
+
+def _proof(outputs, parameters):
+    shape = list(outputs[0].shape)
+    several = f"{len(outputs)} x {shape}" if len(outputs) > 1 else shape
     return (
-        f"shape {shape}, {count(student):,} parameters, the reference's values with the same "
+        f"shape {several}, {parameters:,} parameters, the reference's values with the same "
         "weights, gradients everywhere."
     )
 

@@ -1,12 +1,16 @@
 """The rows of a message for outputs that differ."""
 
+from typing import Any
+
 import torch
 
 from course.checking import CheckFailed
 from course.comparing.weights import TOLERANCE, same
 
 
-def difference_shown(expected, came, likely="", mode="eval", where_from="") -> CheckFailed:
+def difference_shown(
+    expected: Any, came: Any, likely: str = "", mode: str = "eval", where_from: str = ""
+) -> CheckFailed:
     """The failure for outputs that differ, tuples of tensors: the number that is furthest off."""
     if len(expected) != len(came):
         counts = [f"{len(x)} tensors" if len(x) > 1 else "one tensor" for x in (expected, came)]

@@ -1,6 +1,8 @@
 """The same weights for an answer and the reference."""
 
 import itertools
+from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import nn
@@ -62,7 +64,9 @@ def take_weights(module: nn.Module, source: nn.Module, inputs: torch.Tensor | No
     module.train(modes[1])
 
 
-def possible_plans(right, student, inputs, usage, orders):
+def possible_plans(
+    right: nn.Module, student: nn.Module, inputs: tuple, usage: Any, orders: Any
+) -> Iterator[Plan]:
     """The ways in which the answer's parameters may stand for the reference's."""
     with torch.no_grad(), Usage(right) as order:
         right.eval()(*inputs)
@@ -101,7 +105,7 @@ def pour(plan: Plan, right: nn.Module, student: nn.Module) -> None:
         theirs.copy_(ours)
 
 
-def flat(tensors) -> torch.Tensor:
+def flat(tensors: Any) -> torch.Tensor:
     """All numbers in one vector, in the order of the tensors."""
     return torch.cat([tensor.detach().flatten() for tensor in tensors])
 
@@ -163,7 +167,7 @@ def _own_buffers(module):
     return found
 
 
-def same(a, b, tolerance=TOLERANCE) -> bool:
+def same(a: Any, b: Any, tolerance: float = TOLERANCE) -> bool:
     """True where two tensors have one shape, and equal values but for rounding. NaN never does."""
     if not isinstance(a, torch.Tensor) or a.shape != b.shape:
         return False
