@@ -73,7 +73,7 @@ def unknown_name(p: Problem) -> str:
         return "the name gets its value only further down, or in a branch that was not taken"
     if not isinstance(p.error, NameError) or p.frame is None:
         return ""
-    name, names = p.error.name, {**p.frame.f_globals, **p.frame.f_locals}
+    name, names = str(p.error.name), {**p.frame.f_globals, **p.frame.f_locals}
     owner = names.get("self")
     if owner is not None and hasattr(owner, name):
         return f"it is an attribute: `self.{name}`"

@@ -35,7 +35,7 @@ class CheckFailed(Shown):
     ):
         self.rows = {"expected": expected, "came": came, "likely": likely, "look at": look_at}
         self.title = title
-        self.notes = []
+        self.notes: list[str] = []
         self.shapes = shapes
         super().__init__(expected, came)
 

@@ -64,25 +64,25 @@ class Problem:
     inner: the innermost frame, mostly PyTorch's. call: the call of PyTorch that failed.
     """
 
-    error: BaseException
-    frame: types.FrameType | None
+    error: Any
+    frame: Any
     line: int
-    node: ast.AST | None
+    node: Any
     opname: str
-    inner: types.FrameType | None
+    inner: Any
     call: Call | None
 
     def value(self, node: ast.AST) -> Any:
         """What an expression stands for in the student's frame, without calling anything."""
         return evaluate(node, self.frame)
 
-    def parts(self) -> list[tuple[ast.AST, object]]:
+    def parts(self) -> list[tuple[ast.AST, Any]]:
         """The expressions in what failed, the larger first, each with its value as far as known."""
         if self.node is None:
             return []
         called = {id(n.func) for n in ast.walk(self.node) if isinstance(n, ast.Call)}
         owners = {id(n.value) for n in ast.walk(self.node) if isinstance(n, ast.Attribute)}
-        found: list[tuple[ast.AST, object]] = []
+        found: list[tuple[ast.AST, Any]] = []
         for node in ast.walk(self.node):
             if isinstance(node, ast.expr) and id(node) not in called | owners:
                 value = self.value(node)

@@ -192,7 +192,7 @@ def _pours_into(student, module, inputs, usage):
     return False
 
 
-def counted(shapes: Sequence, theirs: list) -> str:
+def counted(shapes: list, theirs: list) -> str:
     """What the shapes alone say, where no known mistake has them."""
     missing, extra = lacking(shapes, theirs), lacking(theirs, shapes)
     if missing and not extra:

@@ -101,7 +101,7 @@ class Usage(TorchFunctionMode):
         super().__init__()
         self._names = {id(parameter): name for name, parameter in module.named_parameters()}
         self.times = dict.fromkeys(self._names.values(), 0)
-        self.order = []
+        self.order: list[str] = []
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         self._note((*args, *(kwargs or {}).values()))
