@@ -68,7 +68,7 @@ def without_residuals_tokens_become_one(run):
 
 @claim("It reads most textures, and as good as no shape.", slow=True)
 def a_young_vit_reads_textures_only(run):
-    cell = run.after("model = yours(ViT)(56, 8, num_hiddens=96, num_heads=4")
+    cell = run.after("model, first = yours(ViT)")
     yield above("texture", cell["texture"], 0.6)
     yield below("shape", cell["shape"], 0.2)
 

@@ -105,7 +105,7 @@ def the_hybrid_gets_shapes_sooner(run):
     slow=True,
 )
 def loud_positions_give_shapes(run):
-    cell = run.after("small = {")
+    cell = run.after("Hybrid = yours(CoAtNEt)", "small = {")
     torch.manual_seed(1000 * run.seed)
     model = cell["ViT"](56, 8, **cell["small"])
     model.positions.data *= 50

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from course import lesson_files
+from course import lesson_files, training
 from tests.checks import harness
 from tests.claims import ledger, text
 from tests.claims.ledger import Fact, above, below, equal
@@ -28,6 +28,19 @@ def test_a_quick_claim_holds_in_every_run(number, claim):
     for style, seed in claim.readings:
         for fact in claim.facts(number, style, seed):
             assert fact.holds, f"answers {style}, seed {seed}: {fact}"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "claim"), [pair for pair in CLAIMS if pair[1].slow])
+def test_a_claim_that_trains_runs_with_training_cut_short(number, claim, monkeypatch):
+    """Whether it holds then says nothing: `make claims` trains in full."""
+    fit = training.fit
+
+    def short(*args, **options):
+        return fit(*args, **{**options, "steps": 2, "steps_per_epoch": None})
+
+    monkeypatch.setattr(training, "fit", short)
+    assert list(claim.prove(ledger.Run(number, 0, 0)))
 
 
 @pytest.mark.parametrize(("number", "claim"), CLAIMS)
