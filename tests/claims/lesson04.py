@@ -13,7 +13,7 @@ DEFINED = {
 
 @claim("the weights are the same, with two axes of length 1 more.")
 def one_convolution_is_three_linear_layers(run):
-    printed = run.after("linears = [head.query")["printed"]
+    printed = run.after("linears = [")["printed"]
     yield equal("equal of q, k, v", printed.count("equal True"), 3)
 
 
