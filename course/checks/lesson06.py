@@ -19,7 +19,7 @@ from course.checking import CheckFailed, exercise, students_code
 from course.checks import mistakes06
 from course.checks.lesson05 import brief, explained, small_grids
 from course.checks.mistakes06 import CoAtNetRW, MBConvRW
-from course.comparing import Instead, close, compare, in_order, randomise, require_eps
+from course.comparing import Instead, by_name, close, compare, randomise, require_eps
 
 SMALL = {
     "depths": (1, 2, 1, 1),
@@ -365,12 +365,6 @@ def _plain(value):
 # Exercises 5 and 6
 
 
-def _by_name(right, student):
-    """The one order in which the weights fit: by name."""
-    own = dict(zip((n for n, _ in right.named_parameters()), in_order(right), strict=True))
-    return [[own[name] for name, _ in student.named_parameters()]]
-
-
 def _require_names(answer, reference, mistakes, what, **arguments):
     """Names are given in these exercises, so that weights can go in by name."""
     with students_code(f"{reference.__name__} can be built"):
@@ -465,7 +459,7 @@ def _prove(answer, reference, sizes, images, mistakes, what):
     try:
         with brief(sizes["config"]), explained(complaints=complaints), small_grids():
             _require_names(answer, reference, mistakes, what, **sizes)
-            proven = compare(answer, reference, images, mistakes, orders=_by_name, **sizes)
+            proven = compare(answer, reference, images, mistakes, orders=by_name, **sizes)
             _require_places(answer, reference, images, **sizes)
             return proven
     except CheckFailed as failure:

@@ -502,6 +502,9 @@ def _step_mistakes():
     def inside(change):
         return _forward(lambda m, x: m.shortcut(x) + m.project(m.late(change(m, x))))
 
+    def swapped_norms(m):
+        m.norm1, m.norm2 = m.norm2, m.norm1
+
     return [
         ("GELU instead of SiLU", _set(act1=nn.GELU, act2=nn.GELU)),
         ("ReLU instead of SiLU", _set(act1=nn.ReLU, act2=nn.ReLU)),
@@ -510,6 +513,7 @@ def _step_mistakes():
         ("the SiLU after norm1 is missing", _set(act1=nn.Identity)),
         ("the SiLU after norm2 is missing", _set(act2=nn.Identity)),
         ("GELU instead of SiLU after the first norm", _set(pre_activation=nn.GELU)),
+        ("norm1 and norm2 have changed places", swapped_norms),
         ("norm1 is missing behind `expand`", _set(norm1=nn.Identity)),
         ("norm2 is missing behind `depthwise`", _set(norm2=nn.Identity)),
         ("the first norm, pre_norm, is missing", _set(pre_norm=nn.Identity)),

@@ -49,7 +49,7 @@ def compare(
     mistakes: pairs (hint, edit), where `edit` puts a typical mistake into a copy of the reference.
     orders: function from the reference and the answer to lists of (kind, tensor), more orders in
         which the reference's parameters may stand there; its children in every order are tried
-        anyhow, and the order in which a forward pass uses them.
+        anyhow, and the order in which a forward pass uses them. `by_name`: by their names alone.
     also_right: edits that make other versions of the reference, just as right.
     again: the batch of the second look, by default one image like those of `inputs`.
     methods: others than `forward` that take a batch and are compared as well.

@@ -128,6 +128,16 @@ SEVERAL = [
         "stride sits in the depthwise convolution",
     ),
     ("mbconv-rw", [("self.expand", "self.conv1")], "weights go in by name"),
+    (
+        "mbconv-rw",
+        [
+            ("self.norm1(self", "self.other(self"),
+            ("self.norm2(self", "self.norm1(self"),
+            ("self.norm2(x", "self.norm1(x"),
+            ("self.other(self", "self.norm2(self"),
+        ],
+        "norm1 and norm2 have changed places",
+    ),
 ]
 
 RIGHT = {
