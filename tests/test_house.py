@@ -1,6 +1,7 @@
 """The house: who may import whom, and how long a function and a module may be."""
 
 import ast
+import re
 from functools import cache
 from graphlib import TopologicalSorter
 from pathlib import Path
@@ -28,22 +29,13 @@ RULES = {  # what imports -> what it must not import
     "course.checking": FILES,
     "course.comparing": FILES,
 }
-# Tables of mistakes, each a line or two with its hint, read like data
-TABLES = ("course/checks/",)
+# Tables of mistakes, each a line or two with its hint, are read like data: in checks, what is
+# called so
+TABLES = re.compile(r"^_?\w+_(mistakes|shapes)$")
 LONG = {  # still to be mended
     "course.checks.lesson01",
-    "course.checks.lesson02",
     "course.checks.lesson03",
     "course.checks.lesson04",
-    "course.checks.lesson05",
-    "course.checks.lesson06",
-    "course.checks.lesson07",
-    "course.comparing",
-}
-
-UNTYPED = {  # likewise
-    "course.checking",
-    "course.comparing",
 }
 
 
@@ -99,13 +91,13 @@ def test_a_student_never_needs_a_command():
 def too_long(path):
     """What is over 60 lines, of functions, or over 400, of modules: names with lengths."""
     lines = path.read_text().splitlines()
-    found = [f"{path.name}: {len(lines)} lines"]
-    if len(lines) <= 400 or str(path.relative_to(ROOT)).startswith(TABLES):
-        found = []
+    in_checks = path.is_relative_to(ROOT / "course" / "checks")
+    found = [f"{path.name}: {len(lines)} lines"] if len(lines) > 400 and not in_checks else []
     for node in ast.walk(ast.parse("\n".join(lines))):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             length = node.end_lineno - node.lineno + 1
-            found += [f"{node.name}: {length} lines"] if length > 60 else []
+            if length > 60 and not (in_checks and TABLES.match(node.name)):
+                found.append(f"{node.name}: {length} lines")
     return found
 
 
@@ -144,7 +136,7 @@ def untyped(path):
 @pytest.mark.parametrize("name", [name for name in MODULES if not within(name, "course.checks")])
 def test_public_functions_say_their_types(name):
     found = list(untyped(MODULES[name]))
-    assert not found or name in UNTYPED, found
+    assert not found
 
 
 @pytest.mark.parametrize("path", CODE, ids=module_name)
