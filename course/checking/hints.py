@@ -76,7 +76,7 @@ def _given(p):
     """What the failing call got: the arguments of PyTorch's call and of its innermost function."""
     values = list(p.call.args) if p.call else []
     if p.inner and p.inner is not p.frame and not is_students_frame(p.inner):
-        values += list(p.inner.f_locals.values())
+        values += [v for n, v in p.inner.f_locals.items() if n != "__class__"]  # of super()
     return values
 
 

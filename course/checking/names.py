@@ -79,9 +79,12 @@ def unknown_name(p: Problem) -> str:
         return f"it is an attribute: `self.{name}`"
     if hasattr(nn, name) or hasattr(nn.functional, name):
         return f"`{'nn' if hasattr(nn, name) else 'F'}.{name}`"
-    near = difflib.get_close_matches(name, list(names), 1)
+    values = [n for n, value in names.items() if not isinstance(value, types.ModuleType)]
+    near = difflib.get_close_matches(name, values, 1)
     if near:
         return f"did you mean `{near[0]}`?"
+    if owner is None:
+        return "a name that has no value here: a typo, or the line that makes it is missing"
     return (
         "a name that has no value here: a typo, or a local name of another method; keep what "
         "`forward` needs as an attribute of `self`"

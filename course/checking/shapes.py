@@ -258,8 +258,19 @@ def _indexed(call, x):
             return "an index must be an integer: `/` gives a float, `//` an int"
     if sum(part is not None and part is not ... for part in indices) > x.ndim:
         return f"more indices than the tensor has axes: {list(x.shape)}"
-    for part in indices:
-        if isinstance(part, torch.Tensor) and part.numel() and part.dtype != torch.bool:
+    tensors = [part for part in indices if isinstance(part, torch.Tensor) and part.numel()]
+    if len(tensors) == len(indices):
+        for axis, part in enumerate(tensors):
+            length = x.shape[axis]
+            if part.dtype != torch.bool and not -length <= part.min() <= part.max() < length:
+                return (
+                    f"the index of axis {axis} runs from {part.min().item()} to "
+                    f"{part.max().item()}, outside of the tensor {list(x.shape)}"
+                )
+        shapes = ", ".join(str(list(part.shape)) for part in tensors)
+        return f"indices are matched as tensors are that one adds; {shapes} do not go together"
+    for part in tensors:
+        if part.dtype != torch.bool and part.max() >= max(x.shape):
             return (
                 f"the index runs from {part.min().item()} to {part.max().item()}, outside of the "
                 f"tensor {list(x.shape)}"

@@ -130,7 +130,7 @@ def related(came: torch.Tensor, right: torch.Tensor, inputs: tuple = ()) -> str:
     came, right = came.double(), right.double()
     x = inputs[0] if inputs else None
     if came.shape != right.shape:
-        return _of_shapes(came, right)
+        return _of_shapes(came, right, layers=bool(inputs))
     if came.isnan().any():
         return ""
     for name, other in _turned(right):
@@ -160,7 +160,7 @@ def _turned(right):
             yield f"the axes come in another order, {list(axes)}", right.permute(axes)
 
 
-def _of_shapes(came, right):
+def _of_shapes(came, right, layers):
     if came.ndim == right.ndim and came.numel() == right.numel():
         for axes in itertools.permutations(range(right.ndim)):
             if came.shape == right.permute(axes).shape and same(came, right.permute(axes)):
@@ -170,9 +170,9 @@ def _of_shapes(came, right):
     if came.numel() == right.numel() and same(came.reshape(right.shape), right):
         more = "split" if came.ndim > right.ndim else "joined"
         return f"the numbers are right; axes are {more} that should not be"
-    if came.shape[:1] != right.shape[:1]:
+    if layers and came.shape[:1] != right.shape[:1]:
         return "the first axis is the batch's, as long as the input's: nothing may join or drop it"
-    if came.ndim == right.ndim == 4 and came.shape[:2] == right.shape[:2]:
+    if layers and came.ndim == right.ndim == 4 and came.shape[:2] == right.shape[:2]:
         return (
             "height and width come out differently: padding, stride or pooling of a layer is not "
             "what is asked for"
