@@ -473,7 +473,7 @@ MODELS = [
     (
         replace(BLOCK_NANO, depths=(1, 2, 2, 1), widths=(32, 64, 32, 96), stem_widths=(4, 8)),
         6,
-        72,
+        65,
         (64, 96),
     ),
     (

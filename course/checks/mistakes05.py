@@ -555,6 +555,11 @@ def _grid_mistakes_of_models(config, num_classes, image_size):
             "round up: math.ceil",
             _sides(image_size, _round, 2, 1, 1, 1),
         ),
+        (
+            "the stem's half is rounded down; convolutions of stride 2 round up: "
+            "math.ceil(image_size / 2)",
+            _sides(_down(image_size), _up, 1, 1, 1, 1),
+        ),
         (once_more, _sides(image_size, _up, 3, 1, 1, 1)),
         (once_more, _sides(image_size, _down, 3, 1, 1, 1)),
         (

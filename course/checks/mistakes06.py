@@ -721,6 +721,10 @@ def _plan_mistakes(config, num_classes, image_size):
             other(size=2 * image_size),
         ),
         (
+            "the stem's half is rounded down; it rounds up: halved((image_size, image_size))",
+            other(size=2 * (image_size // 2)),
+        ),
+        (
             "the grids are halved once too often: grid_size is what comes out of a stage",
             other(size=-(-image_size // 2)),
         ),

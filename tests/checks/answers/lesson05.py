@@ -48,6 +48,7 @@ WRONG = [
     ("coatnet-staged", START, "image_size", "twice too large"),
     ("coatnet-staged", START, "math.ceil(image_size / 4)", "halved once too often"),
     ("coatnet-staged", HALVED, "side = side // 2", "rounded down"),
+    ("coatnet-staged", START, "image_size // 2", "rounded down"),
     ("coatnet-staged", HALVED, "pass", "then no more"),
     ("coatnet-staged", "            channels = width\n", "", "every stage starts from the stem's channels"),
     ("coatnet-staged", STAGE, STAGE.replace("channels", "width"), "every stage starts from its own width"),

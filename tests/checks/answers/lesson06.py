@@ -115,6 +115,7 @@ WRONG = [
     ("coatnet-rw", "[2] + [1] * (depth - 1)", "[2]", "one block; use config.depths"),
     ("coatnet-rw", "[2] + [1] * (depth - 1)", "[2] + [1] * depth", "one block too many"),
     ("coatnet-rw", "halved((image_size, image_size))", "(image_size, image_size)", "stem halves the image too"),
+    ("coatnet-rw", "halved((image_size, image_size))", "(image_size // 2, image_size // 2)", "stem's half is rounded down"),
     ("coatnet-rw", "halved((image_size, image_size))", "halved((224, 224))", "those of 224 pixels"),
 ]  # fmt: skip
 # exercise, pairs of texts, each replaced wherever it stands, and what the message says
