@@ -32,12 +32,6 @@ RULES = {  # what imports -> what it must not import
 # Tables of mistakes, each a line or two with its hint, are read like data: in checks, what is
 # called so
 TABLES = re.compile(r"^_?\w+_(mistakes|shapes)$")
-LONG = {  # still to be mended
-    "course.checks.lesson01",
-    "course.checks.lesson02",
-    "course.checks.lesson03",
-    "course.checks.lesson04",
-}
 
 
 def module_name(path):
@@ -105,7 +99,7 @@ def too_long(path):
 @pytest.mark.parametrize("name", MODULES)
 def test_functions_and_modules_are_of_a_size_to_be_read(name):
     found = too_long(MODULES[name])
-    assert not found or name in LONG, found
+    assert not found
 
 
 def public_functions(tree):

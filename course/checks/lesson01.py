@@ -10,16 +10,7 @@ from course.checking import CheckFailed, exercise, students_code
 from course.comparing import compare, in_order
 
 
-@exercise("Patch embedding", vit.PatchEmbedding, ["__init__", "forward"])
-def patch_embedding(answer):
-    sizes = {"img_size": 12, "patch_size": 4, "num_hiddens": 10, "in_channels": 2}
-
-    def orders(reference, student):
-        # The pixels of a patch may reach a linear layer in any order of channel, row and column.
-        weight, bias = reference.proj.weight, reference.proj.bias
-        for axes in itertools.permutations((1, 2, 3)):
-            yield [("weight", weight.permute(0, *axes)), ("bias", bias)]
-
+def _patch_embedding_mistakes():
     def conv(**changes):
         kept = {"in_channels": 2, "out_channels": 10, "kernel_size": 4, "stride": 4}
         return lambda m: setattr(m, "proj", nn.Conv2d(**(kept | changes)))
@@ -30,36 +21,49 @@ def patch_embedding(answer):
     def overlapping(m):
         m.proj.stride = (1, 1)
 
+    return [
+        ("the convolution has no bias; leave `bias` at its default", conv(bias=False)),
+        ("3 input channels are written in; use `in_channels`", conv(in_channels=3)),
+        ("kernel size is not `patch_size`", conv(kernel_size=3)),
+        (
+            "the patches overlap: the stride must be `patch_size` too",
+            overlapping,
+        ),
+        (
+            "`reshape` or `view` cuts [B, D, N] anew and mixes patches; swap the two axes with "
+            "`transpose(1, 2)`",
+            tokens(lambda y: y.flatten(2).reshape(len(y), -1, y.shape[1])),
+        ),
+        (
+            "the tokens come column by column; `flatten(2)` alone takes them row by row",
+            tokens(lambda y: y.transpose(2, 3).flatten(2).transpose(1, 2)),
+        ),
+        (
+            "the result is [B, D, N]; swap the last two axes: [B, N, D]",
+            tokens(lambda y: y.flatten(2)),
+        ),
+        (
+            "the grid is still there: flatten its two axes into one, then swap: [B, N, D]",
+            tokens(lambda y: y),
+        ),
+    ]
+
+
+@exercise("Patch embedding", vit.PatchEmbedding, ["__init__", "forward"])
+def patch_embedding(answer):
+    sizes = {"img_size": 12, "patch_size": 4, "num_hiddens": 10, "in_channels": 2}
+
+    def orders(reference, student):
+        # The pixels of a patch may reach a linear layer in any order of channel, row and column.
+        weight, bias = reference.proj.weight, reference.proj.bias
+        for axes in itertools.permutations((1, 2, 3)):
+            yield [("weight", weight.permute(0, *axes)), ("bias", bias)]
+
     proven = compare(
         answer,
         vit.PatchEmbedding,
         torch.randn(3, 2, 12, 12),
-        [
-            ("the convolution has no bias; leave `bias` at its default", conv(bias=False)),
-            ("3 input channels are written in; use `in_channels`", conv(in_channels=3)),
-            ("kernel size is not `patch_size`", conv(kernel_size=3)),
-            (
-                "the patches overlap: the stride must be `patch_size` too",
-                overlapping,
-            ),
-            (
-                "`reshape` or `view` cuts [B, D, N] anew and mixes patches; swap the two axes with "
-                "`transpose(1, 2)`",
-                tokens(lambda y: y.flatten(2).reshape(len(y), -1, y.shape[1])),
-            ),
-            (
-                "the tokens come column by column; `flatten(2)` alone takes them row by row",
-                tokens(lambda y: y.transpose(2, 3).flatten(2).transpose(1, 2)),
-            ),
-            (
-                "the result is [B, D, N]; swap the last two axes: [B, N, D]",
-                tokens(lambda y: y.flatten(2)),
-            ),
-            (
-                "the grid is still there: flatten its two axes into one, then swap: [B, N, D]",
-                tokens(lambda y: y),
-            ),
-        ],
+        _patch_embedding_mistakes(),
         orders,
         **sizes,
     )
@@ -201,6 +205,69 @@ def attention_head(answer):
     )
 
 
+def _multi_head_mistakes(num_heads, num_hiddens):
+    def joined(join):
+        def edit(m):
+            m.forward = lambda x: m.proj(join([head(x) for head in m.heads]))
+
+        return edit
+
+    def heads(make):
+        return lambda m: setattr(m, "heads", nn.ModuleList(make(m)))
+
+    def without_projection(m):
+        m.proj = nn.Identity()
+
+    return [
+        (
+            "the heads stand in a plain list, where PyTorch does not find their parameters; "
+            "use nn.ModuleList",
+            heads(lambda m: []),
+        ),
+        (
+            "all heads are one and the same object, or there is only one; make `num_heads` new "
+            "ones",
+            heads(lambda m: [m.heads[0]] * num_heads),
+        ),
+        (
+            "each head is `num_hiddens` wide; give each num_hiddens // num_heads",
+            heads(lambda m: [vit.AttentionHead(15, 15) for _ in range(num_heads)]),
+        ),
+        (
+            "each head gets a slice of the input; it reads whole tokens and "
+            "writes num_hiddens // num_heads numbers",
+            heads(lambda m: [vit.AttentionHead(5, 5) for _ in range(num_heads)]),
+        ),
+        ("the projection after the heads is missing", without_projection),
+        (
+            "the projection has no bias; leave `bias` at its default",
+            lambda m: setattr(m, "proj", nn.Linear(15, 15, bias=False)),
+        ),
+        (
+            "the heads are concatenated in the reverse order",
+            joined(lambda outputs: torch.cat(outputs[::-1], dim=-1)),
+        ),
+        (
+            "the features of the heads are interleaved; concatenate whole heads one after the "
+            "other, torch.cat(..., dim=-1)",
+            joined(lambda outputs: torch.stack(outputs, dim=-1).flatten(2)),
+        ),
+        (
+            "the heads are stacked on another axis and reshaped, which mixes tokens; use "
+            "torch.cat(..., dim=-1)",
+            joined(lambda outputs: torch.cat(outputs, dim=1).reshape(len(outputs[0]), 5, 15)),
+        ),
+        (
+            "the result is computed, but not projected: call the projection in `forward`",
+            lambda m: setattr(
+                m, "forward", lambda x: torch.cat([head(x) for head in m.heads], dim=-1)
+            ),
+        ),
+        ("`dropout` is not handed on to the heads", default_dropout()),
+        FIXED_DROPOUT[1],
+    ]
+
+
 @exercise(
     "Multi-head attention",
     vit.MultiHeadAttention,
@@ -222,70 +289,11 @@ def multi_head(answer):
                 yield in_order(*projections, reference.proj)
                 yield in_order(reference.proj, *projections)
 
-    def joined(join):
-        def edit(m):
-            m.forward = lambda x: m.proj(join([head(x) for head in m.heads]))
-
-        return edit
-
-    def heads(make):
-        return lambda m: setattr(m, "heads", nn.ModuleList(make(m)))
-
-    def without_projection(m):
-        m.proj = nn.Identity()
-
     return compare(
         answer,
         vit.MultiHeadAttention,
         torch.randn(2, 5, num_hiddens),
-        [
-            (
-                "the heads stand in a plain list, where PyTorch does not find their parameters; "
-                "use nn.ModuleList",
-                heads(lambda m: []),
-            ),
-            (
-                "all heads are one and the same object, or there is only one; make `num_heads` new "
-                "ones",
-                heads(lambda m: [m.heads[0]] * num_heads),
-            ),
-            (
-                "each head is `num_hiddens` wide; give each num_hiddens // num_heads",
-                heads(lambda m: [vit.AttentionHead(15, 15) for _ in range(num_heads)]),
-            ),
-            (
-                "each head gets a slice of the input; it reads whole tokens and "
-                "writes num_hiddens // num_heads numbers",
-                heads(lambda m: [vit.AttentionHead(5, 5) for _ in range(num_heads)]),
-            ),
-            ("the projection after the heads is missing", without_projection),
-            (
-                "the projection has no bias; leave `bias` at its default",
-                lambda m: setattr(m, "proj", nn.Linear(15, 15, bias=False)),
-            ),
-            (
-                "the heads are concatenated in the reverse order",
-                joined(lambda outputs: torch.cat(outputs[::-1], dim=-1)),
-            ),
-            (
-                "the features of the heads are interleaved; concatenate whole heads one after the "
-                "other, torch.cat(..., dim=-1)",
-                joined(lambda outputs: torch.stack(outputs, dim=-1).flatten(2)),
-            ),
-            (
-                "the heads are stacked on another axis and reshaped, which mixes tokens; use "
-                "torch.cat(..., dim=-1)",
-                joined(lambda outputs: torch.cat(outputs, dim=1).reshape(len(outputs[0]), 5, 15)),
-            ),
-            (
-                "the result is computed, but not projected: call the projection in `forward`",
-                lambda m: setattr(
-                    m, "forward", lambda x: torch.cat([head(x) for head in m.heads], dim=-1)
-                ),
-            ),
-            ("`dropout` is not handed on to the heads", default_dropout()),
-            FIXED_DROPOUT[1],
-        ],
+        _multi_head_mistakes(num_heads, num_hiddens),
         orders,
         num_hiddens=num_hiddens,
         num_heads=num_heads,
@@ -339,13 +347,7 @@ def feed_forward(answer):
     )
 
 
-@exercise(
-    "Encoder block",
-    vit.EncoderBlock,
-    ["__init__", "forward"],
-    builds_on=[vit.AttentionHead, vit.MultiHeadAttention, vit.FeedForward],
-)
-def encoder_block(answer):
+def _encoder_block_mistakes():
     def forward(compute):
         def edit(m):
             m.forward = lambda x: compute(x, m.attention, m.feed_forward, m.norm1, m.norm2)
@@ -401,57 +403,66 @@ def encoder_block(answer):
         after = x + attention(norm1(x))
         return x + after + feed_forward(norm2(after))
 
+    return [
+        (
+            "one LayerNorm for both places; each has its own",
+            lambda m: setattr(m, "norm2", m.norm1),
+        ),
+        *(
+            (f"there is no LayerNorm before the {step}", lambda m, n=n: setattr(m, n, skip))
+            for n, step in (("norm1", "attention"), ("norm2", "feed-forward"))
+        ),
+        (
+            "there is no LayerNorm",
+            lambda m: [setattr(m, name, nn.Identity()) for name in ("norm1", "norm2")],
+        ),
+        ("both residuals are missing: x + ... around each step", forward(no_residual(0, 0))),
+        ("the residual around the attention is missing", forward(no_residual(0, 1))),
+        ("the residual around the feed-forward is missing", forward(no_residual(1, 0))),
+        (
+            "the norms come after the residuals (post-norm); put each before its step",
+            forward(post_norm),
+        ),
+        *(
+            ("the residual adds the normed x; add x as before the norm", forward(mistake))
+            for mistake in map(normed_residual, (1, 0, 1), (0, 1, 1))
+        ),
+        (
+            "the second residual adds the block's input; add the result of the first step",
+            forward(shortcut_from_the_input),
+        ),
+        (
+            "the feed-forward does not see what the attention added; take one step after the other",
+            forward(in_parallel),
+        ),
+        ("the first norm is used in both places; each has its own", forward(first_norm_twice)),
+        (
+            "the norms are applied to what attention and feed-forward return; put each before",
+            forward(norm_outside),
+        ),
+        ("the block's input is added twice", forward(residual_twice)),
+        ("the feed-forward comes first; the attention does", forward(feed_forward_first)),
+        ("the norm before the attention is not used", forward(without_norms(0, 1))),
+        ("the norm before the feed-forward is not used", forward(without_norms(1, 0))),
+        ("the norms are not used", forward(without_norms(0, 0))),
+        ("`dropout` is not handed on to the parts", default_dropout()),
+        ("`dropout` is not handed on to the attention", default_dropout("attention")),
+        ("`dropout` is not handed on to the feed-forward", default_dropout("feed_forward")),
+    ]
+
+
+@exercise(
+    "Encoder block",
+    vit.EncoderBlock,
+    ["__init__", "forward"],
+    builds_on=[vit.AttentionHead, vit.MultiHeadAttention, vit.FeedForward],
+)
+def encoder_block(answer):
     return compare(
         answer,
         vit.EncoderBlock,
         torch.randn(2, 5, 8),
-        [
-            (
-                "one LayerNorm for both places; each has its own",
-                lambda m: setattr(m, "norm2", m.norm1),
-            ),
-            *(
-                (f"there is no LayerNorm before the {step}", lambda m, n=n: setattr(m, n, skip))
-                for n, step in (("norm1", "attention"), ("norm2", "feed-forward"))
-            ),
-            (
-                "there is no LayerNorm",
-                lambda m: [setattr(m, name, nn.Identity()) for name in ("norm1", "norm2")],
-            ),
-            ("both residuals are missing: x + ... around each step", forward(no_residual(0, 0))),
-            ("the residual around the attention is missing", forward(no_residual(0, 1))),
-            ("the residual around the feed-forward is missing", forward(no_residual(1, 0))),
-            (
-                "the norms come after the residuals (post-norm); put each before its step",
-                forward(post_norm),
-            ),
-            *(
-                ("the residual adds the normed x; add x as before the norm", forward(mistake))
-                for mistake in map(normed_residual, (1, 0, 1), (0, 1, 1))
-            ),
-            (
-                "the second residual adds the block's input; add the result of the first step",
-                forward(shortcut_from_the_input),
-            ),
-            (
-                "the feed-forward does not see what the attention added; take one step after the "
-                "other",
-                forward(in_parallel),
-            ),
-            ("the first norm is used in both places; each has its own", forward(first_norm_twice)),
-            (
-                "the norms are applied to what attention and feed-forward return; put each before",
-                forward(norm_outside),
-            ),
-            ("the block's input is added twice", forward(residual_twice)),
-            ("the feed-forward comes first; the attention does", forward(feed_forward_first)),
-            ("the norm before the attention is not used", forward(without_norms(0, 1))),
-            ("the norm before the feed-forward is not used", forward(without_norms(1, 0))),
-            ("the norms are not used", forward(without_norms(0, 0))),
-            ("`dropout` is not handed on to the parts", default_dropout()),
-            ("`dropout` is not handed on to the attention", default_dropout("attention")),
-            ("`dropout` is not handed on to the feed-forward", default_dropout("feed_forward")),
-        ],
+        _encoder_block_mistakes(),
         num_hiddens=8,
         num_heads=2,
         mlp_dim=20,

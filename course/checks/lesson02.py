@@ -136,9 +136,7 @@ def cnn_stem(answer):
     )
 
 
-@exercise("CoAtNEt", coatnet.CoAtNEt, ["__init__", "forward"], builds_on=[coatnet.CNNStem])
-def coatnet_hybrid(answer):
-    # An image of 36 px: the stem's grid is 5 x 5, rounded up; patches of 6 px would give 6 x 6.
+def _coatnet_hybrid_mistakes():
     def positions_by_patch_size(m):
         m.positions = nn.Parameter(torch.zeros(1, 6 * 6 + 1, 8))
 
@@ -168,7 +166,7 @@ def coatnet_hybrid(answer):
 
         return edit
 
-    mistakes = [
+    return [
         (
             "the positions are counted from `patch_size`; the stem's stride of 8 decides: "
             "ceil(img_size / 8) ** 2 image tokens, and the CLS token",
@@ -194,6 +192,12 @@ def coatnet_hybrid(answer):
         ),
         *token_mistakes(lambda m, x: m.stem(x).flatten(2).transpose(1, 2), side=5),
     ]
+
+
+@exercise("CoAtNEt", coatnet.CoAtNEt, ["__init__", "forward"], builds_on=[coatnet.CNNStem])
+def coatnet_hybrid(answer):
+    # An image of 36 px: the stem's grid is 5 x 5, rounded up; patches of 6 px would give 6 x 6.
+    mistakes = _coatnet_hybrid_mistakes()
     sizes = {"patch_size": 6, **TOKEN_SIZES}
     compare(answer, coatnet.CoAtNEt, torch.randn(2, 3, 40, 40), mistakes, img_size=40, **sizes)
     return compare(

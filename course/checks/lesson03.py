@@ -107,15 +107,14 @@ def depthwise_conv(answer):
     return compare(answer, DepthwiseConv, images, mistakes(2), channels=6, stride=2)
 
 
-@exercise("Depthwise by hand", depthwise_by_hand, [])
-def depthwise_loop(answer):
+def _depthwise_loop_mistakes():
     def mixed(x, weight, stride=1):
         return F.conv2d(x, weight.expand(-1, x.shape[1], -1, -1), stride=stride, padding=1)
 
     def every_channel(choose):
         return lambda x, w, stride=1: depthwise_by_hand(x, choose(w), stride)
 
-    mistakes = [
+    return [
         (
             "every channel gets the first channel's kernel; channel c has weight[c]",
             every_channel(lambda w: w[:1].expand_as(w)),
@@ -160,6 +159,11 @@ def depthwise_loop(answer):
         ("only the first channel comes out", lambda *a: depthwise_by_hand(*a)[:, :1]),
         ("only the last channel comes out", lambda *a: depthwise_by_hand(*a)[:, -1:]),
     ]
+
+
+@exercise("Depthwise by hand", depthwise_by_hand, [])
+def depthwise_loop(answer):
+    mistakes = _depthwise_loop_mistakes()
     x, weight = torch.randn(2, 5, 6, 9), torch.randn(5, 1, 3, 3)
     calls = [(x, weight), (x, weight, 2), (torch.randn(1, 3, 7, 7), torch.randn(3, 1, 3, 3), 2)]
     return compare_calls(
@@ -182,8 +186,7 @@ def _excited(means=lambda x: x.mean(dim=(2, 3)), gate=torch.sigmoid, apply=torch
     return edit
 
 
-@exercise("Squeeze-and-excitation", coatnet.SqueezeExcite, ["__init__", "forward"])
-def squeeze_excite(answer):
+def _squeeze_excite_mistakes():
     def sized(hidden):
         def edit(m):
             m.squeeze, m.excite = nn.Linear(12, hidden), nn.Linear(hidden, 12)
@@ -210,7 +213,7 @@ def squeeze_excite(answer):
 
         return edit
 
-    mistakes = [
+    return [
         ("the hidden layer has `channels` units; it has `hidden_channels`", sized(12)),
         ("the hidden width is computed anew; `hidden_channels` is the width itself", sized(3)),
         ("the hidden width is computed anew; `hidden_channels` is the width itself", sized(1)),
@@ -261,6 +264,11 @@ def squeeze_excite(answer):
             _excited(means=lambda x: x[:, :, 0].mean(dim=2)),
         ),
     ]
+
+
+@exercise("Squeeze-and-excitation", coatnet.SqueezeExcite, ["__init__", "forward"])
+def squeeze_excite(answer):
+    mistakes = _squeeze_excite_mistakes()
     cubes = torch.randn(3, 12, 12, 12)  # so that a mean over the wrong axes may run
     for dims, name in (((1, 2), "channels"), ((1, 3), "channels"), ((1,), "channels")):
         mistakes.append(

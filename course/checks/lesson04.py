@@ -60,10 +60,7 @@ def _forward(function):
     return edit
 
 
-@exercise("Q, K and V in one convolution", QKV, ["__init__", "forward"])
-def qkv(answer):
-    heads, dim, width = 3, 4, 12
-
+def _qkv_mistakes(dim, heads, width):
     def stacked(rearrange):
         return _forward(lambda m, x: rearrange(m.conv(x)).chunk(3, dim=-1))
 
@@ -89,7 +86,7 @@ def qkv(answer):
     def wide(out, kernel=1, bias=True):
         return lambda m: setattr(m, "conv", nn.Conv2d(10, out, kernel, bias=bias))
 
-    mistakes = [
+    return [
         ("the kernel is 3x3; a linear layer a pixel is a 1x1 convolution", wide(3 * width, 3)),
         ("the convolution has no bias; keep it", wide(3 * width, bias=False)),
         ("the width is 3 * in_channels; it is 3 * num_heads * head_dim", wide(30)),
@@ -128,6 +125,13 @@ def qkv(answer):
         ),
         ("q is scaled already here; leave that to the attention", _forward(scaled)),
     ]
+
+
+@exercise("Q, K and V in one convolution", QKV, ["__init__", "forward"])
+def qkv(answer):
+    heads, dim, width = 3, 4, 12
+
+    mistakes = _qkv_mistakes(dim, heads, width)
     return compare(
         answer,
         QKV,
@@ -139,8 +143,7 @@ def qkv(answer):
     )
 
 
-@exercise("Relative position index", relative_position_index, [])
-def position_index(answer):
+def _position_index_mistakes():
     def offsets(height, width, by_column=False):
         rows = torch.arange(height).repeat_interleave(width)
         columns = torch.arange(width).repeat(height)
@@ -154,7 +157,7 @@ def position_index(answer):
     def flat(combine, **options):
         return lambda h, w: combine(*offsets(h, w, **options), h, w)
 
-    mistakes = [
+    return [
         (
             "query and key are swapped: the offset is query minus key",
             lambda h, w: relative_position_index(h, w).T,
@@ -236,6 +239,11 @@ def position_index(answer):
             lambda h, w: torch.arange(h * w).repeat(h * w, 1),
         ),
     ]
+
+
+@exercise("Relative position index", relative_position_index, [])
+def position_index(answer):
+    mistakes = _position_index_mistakes()
     calls = [(3, 4), (4, 2), (2, 2), (1, 5)]
     proven = compare_calls(
         answer, relative_position_index, calls, mistakes, "right for grids of four sizes."
@@ -246,15 +254,7 @@ def position_index(answer):
     return proven
 
 
-@exercise(
-    "Relative position bias",
-    RelativePositionBias,
-    ["__init__", "forward"],
-    builds_on=[relative_position_index],
-)
-def position_bias(answer):
-    heads, height, width = 6, 3, 4  # no two of the table's lengths are equal
-
+def _position_bias_mistakes(heads, height, width):
     def table(*shape):
         return lambda m: setattr(m, "table", nn.Parameter(torch.zeros(shape)))
 
@@ -266,7 +266,7 @@ def position_bias(answer):
     def looked_up(look):
         return _forward(look)
 
-    mistakes = [
+    return [
         (
             "one bias for all heads; each head has a table of its own: [num_heads, ...]",
             table(2 * height - 1, 2 * width - 1),
@@ -318,6 +318,18 @@ def position_bias(answer):
             looked_up(lambda m: m.table.flatten(1)[:, m.index].softmax(-1)),
         ),
     ]
+
+
+@exercise(
+    "Relative position bias",
+    RelativePositionBias,
+    ["__init__", "forward"],
+    builds_on=[relative_position_index],
+)
+def position_bias(answer):
+    heads, height, width = 6, 3, 4  # no two of the table's lengths are equal
+
+    mistakes = _position_bias_mistakes(heads, height, width)
     proven = compare(
         answer,
         RelativePositionBias,
@@ -496,13 +508,7 @@ def attention_fused(answer):
     return proven
 
 
-@exercise(
-    "RelativeAttention",
-    coatnet.RelativeAttention,
-    ["__init__", "forward"],
-    builds_on=[QKV, RelativePositionBias, relative_attention, fused_attention],
-)
-def attention_module(answer):
+def _attention_module_mistakes():
     def attended(m, x):
         """[B, heads, N, 32] before heads are put together, as the reference computes it."""
         height, width = x.shape[-2:]
@@ -538,7 +544,7 @@ def attention_module(answer):
     def turned_grid(m):
         m.position_bias = coatnet.RelativePositionBias(m.num_heads, (4, 3))
 
-    mistakes = [
+    return [
         (
             "height and width of the grid are swapped: grid_size is (height, width)",
             turned_grid,
@@ -565,6 +571,16 @@ def attention_module(answer):
         ("the projection is never applied", merged(lambda y: y.mT, project=False)),
         ("a shortcut is added; the block will do that", _forward(residual)),
     ]
+
+
+@exercise(
+    "RelativeAttention",
+    coatnet.RelativeAttention,
+    ["__init__", "forward"],
+    builds_on=[QKV, RelativePositionBias, relative_attention, fused_attention],
+)
+def attention_module(answer):
+    mistakes = _attention_module_mistakes()
     compare(
         answer,
         coatnet.RelativeAttention,
