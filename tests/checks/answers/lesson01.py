@@ -61,7 +61,7 @@ WRONG = [
     ("encoder-block", "x = x + self.attention(self.norm1(x))\n        return x + self.feed_forward(self.norm2(x))", "x = self.norm1(x + self.attention(x))\n        return self.norm2(x + self.feed_forward(x))", "post-norm"),
     ("encoder-block", "x = x + self.attention(self.norm1(x))", "x = self.norm1(x)\n        x = x + self.attention(x)", "adds the normed x"),
     ("encoder-block", "self.norm2(x)", "x", "norm before the feed-forward"),
-    ("encoder-block", "self.norm2 = nn.LayerNorm(num_hiddens)", "self.norm2 = self.norm1", "`self.norm1.weight` and `self.norm2.weight` are one and the same"),
+    ("encoder-block", "self.norm2 = nn.LayerNorm(num_hiddens)", "self.norm2 = self.norm1", "`self.norm1.weight` and `self.norm2.weight` are one and the same|one LayerNorm for both places"),
     ("encoder-block", "num_heads, dropout)\n", "num_heads)\n", "not handed on to the attention"),
     ("vision-transformer", "[self.cls_token.expand(len(x), -1, -1), x]", "[x, self.cls_token.expand(len(x), -1, -1)]", "appended"),
     ("vision-transformer", "self.patches.num_patches + 1", "self.patches.num_patches", "before the CLS token"),
