@@ -165,7 +165,7 @@ def attention_head(answer):
         def attention(x):
             return head.dropout(_scores(head, x) * head.scale).softmax(dim=-1)
 
-        head.forward = lambda x: attention(x) @ head.value(x)
+        head.forward = lambda x: attention(x) @ head.v(x)
 
     def tokens_as_values(head):
         head.forward = lambda x: head.dropout(head.attention(x)) @ x
@@ -193,7 +193,7 @@ def attention_head(answer):
             ("dropout comes before the softmax; it belongs on the attention weights", drop_scores),
             (
                 "query and key share one layer; each has its own, or attention is symmetric",
-                lambda head: setattr(head, "key", head.query),
+                lambda head: setattr(head, "k", head.q),
             ),
             *FIXED_DROPOUT,
         ],

@@ -326,7 +326,6 @@ def _width_mistakes():
             "out_channels // 4",
             _sized(squeezed=IN // 4),
         ),
-        ("squeeze-excite's hidden width is out_channels; a quarter of them", _sized(squeezed=OUT)),
         ("the expansion is missing: 4 * out_channels inside", _sized(OUT)),
         ("the block is 6 * out_channels wide inside; 4 times", _sized(6 * OUT)),
     ]
@@ -412,9 +411,6 @@ def _strided_mistakes():
     def pooled_after(m):
         m.shortcut = nn.Sequential(m.shortcut.proj, nn.AvgPool2d(3, 2, 1))
 
-    def unstrided(m):
-        m.depthwise.stride = (1, 1)
-
     def after_norm(m, x):
         normed = m.pre_norm(x)
         inner = m.activation(m.norm1(m.expand(normed)))
@@ -441,15 +437,10 @@ def _strided_mistakes():
             _rewired(_flow, pooled(lambda: nn.MaxPool2d(3, 2, 1))),
         ),
         (
-            "the shortcut's pooling rounds odd sizes down, the convolution up; ceil_mode=True",
-            _rewired(_flow, pooled(lambda: nn.AvgPool2d(2))),
-        ),
-        (
             "the shortcut pools 3x3 pixels; 2x2",
             _rewired(_flow, pooled(lambda: nn.AvgPool2d(3, 2, 1))),
         ),
         ("the shortcut pools 3x3 pixels, and after the projection", _rewired(_flow, pooled_after)),
-        ("the depthwise convolution does not get the stride", _rewired(_flow, unstrided)),
         (
             "the shortcut starts behind the first norm; it takes x as it came in",
             _rewired(after_norm),
@@ -490,9 +481,6 @@ def _flow_mistakes():
 
     def activated_sum(m, x):
         return m.activation(_flow(m, x))
-
-    def unpadded(m):
-        m.depthwise.padding = (0, 0)
 
     return [
         ("the shortcut is not added: shortcut(x) + branch", _rewired(no_residual)),
@@ -542,7 +530,6 @@ def _flow_mistakes():
             "GELU in its tanh approximation; use nn.GELU()",
             _rewired(_flow, _layer("activation", lambda: nn.GELU("tanh"))),
         ),
-        ("the depthwise convolution has padding 0; padding=1", _rewired(_flow, unpadded)),
     ]
 
 

@@ -281,11 +281,6 @@ def _position_bias_mistakes(heads, height, width):
             table(heads, height, width),
         ),
         (
-            "the table stands as [offsets, heads]; heads come first: [num_heads, 2 * height - 1, "
-            "2 * width - 1]",
-            table((2 * height - 1) * (2 * width - 1), heads),
-        ),
-        (
             "the table has one row and one column too many: 2 * height - 1 by 2 * width - 1",
             table(heads, 2 * height, 2 * width),
         ),

@@ -85,7 +85,11 @@ def explained(
     original = references[0]
     if not attempts:
         return _parameters_differ(student, original, mistakes, inputs)
+    mistakes = list(mistakes)
     likely = _known_mistake(references, attempts, mistakes, inputs)
+    theirs = shapes_of(in_order(student))
+    if not likely and theirs != shapes_of(in_order(original)):  # as many numbers, other shapes
+        likely = _by_value(student, _fitting(original, mistakes, theirs), inputs)
     attempt = min(attempts, key=_distance)
     if not likely:
         pour(attempt.plan, attempt.right, student)
@@ -121,7 +125,7 @@ def _all_same(came, expected):
 
 def _edited(module, edit):
     """`module` with a mistake, or None where it cannot be made at these sizes."""
-    with suppress(RuntimeError, ValueError, AttributeError, IndexError, KeyError):
+    with suppress(Exception):
         if isinstance(edit, Instead):
             return edit.build()
         module = copy.deepcopy(module)
@@ -147,11 +151,7 @@ def _distance(attempt):
 
 def _parameters_differ(student, original, mistakes, inputs):
     shapes, theirs = shapes_of(in_order(original)), shapes_of(in_order(student))
-    fitting = []
-    for hint, edit in mistakes:
-        module = _edited(original, edit)
-        if module is not None and shapes_of(in_order(module)) == theirs:
-            fitting.append((hint, module))
+    fitting = _fitting(original, mistakes, theirs)
     likely = _by_value(student, fitting, inputs) or of_parameters(student, original)
     hints = {hint for hint, _ in fitting}
     likely = likely or (hints.pop() if len(hints) == 1 else "")
@@ -166,6 +166,12 @@ def _parameters_differ(student, original, mistakes, inputs):
     return CheckFailed(
         f"{count(original):,} parameters", came, likely, f"{type(original).__name__}.__init__"
     )
+
+
+def _fitting(original, mistakes, theirs):
+    """The mistakes that have the answer's shapes, each with the reference that makes it."""
+    made = ((hint, _edited(original, edit)) for hint, edit in mistakes)
+    return [(h, m) for h, m in made if m is not None and shapes_of(in_order(m)) == theirs]
 
 
 def _by_value(student, fitting, inputs):
