@@ -86,6 +86,8 @@ def not_a_layer(p: Problem) -> str:
         return ""
     module = p.inner.f_locals.get("module")
     name = ast.unparse(p.node.func) if isinstance(p.node, ast.Call) else "it"
+    if isinstance(module, type) and issubclass(module, nn.Module):
+        return _a_class(module)
     if isinstance(module, list | tuple | types.GeneratorType):
         return f"`{name}` takes the layers one by one: a star unpacks them, {name}(*layers)"
     if isinstance(module, torch.Tensor):

@@ -136,6 +136,17 @@ def cnn_stem(answer):
     )
 
 
+def _one_row_more(m):
+    m.positions = nn.Parameter(torch.zeros(1, 6 * 6 + 1, 8))  # 40 // 8 + 1 = 6
+
+
+ONE_MORE = (
+    "40 / 8 leaves nothing to round up, so that the grid is 5 x 5: ceil(img_size / 8), and not "
+    "img_size // 8 + 1",
+    _one_row_more,
+)
+
+
 def _coatnet_hybrid_mistakes():
     def positions_by_patch_size(m):
         m.positions = nn.Parameter(torch.zeros(1, 6 * 6 + 1, 8))
@@ -198,8 +209,14 @@ def _coatnet_hybrid_mistakes():
 def coatnet_hybrid(answer):
     # An image of 36 px: the stem's grid is 5 x 5, rounded up; patches of 6 px would give 6 x 6.
     mistakes = _coatnet_hybrid_mistakes()
-    sizes = {"patch_size": 6, **TOKEN_SIZES}
-    compare(answer, coatnet.CoAtNEt, torch.randn(2, 3, 40, 40), mistakes, img_size=40, **sizes)
-    return compare(
-        answer, coatnet.CoAtNEt, torch.randn(2, 3, 36, 36), mistakes, img_size=36, **sizes
-    )
+    for image, patch in ((36, 6), (40, 9)):  # a side that 8 does not divide, and one that it does
+        proven = compare(
+            answer,
+            coatnet.CoAtNEt,
+            torch.randn(2, 3, image, image),
+            mistakes if image == 36 else [ONE_MORE],
+            img_size=image,
+            patch_size=patch,
+            **TOKEN_SIZES,
+        )
+    return proven

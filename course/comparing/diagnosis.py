@@ -11,6 +11,15 @@ from course.comparing.dropout import SameDropout
 from course.comparing.matching import in_order, lacking, shape_of, shapes_of
 from course.comparing.weights import same
 
+
+def without_weights(student: nn.Module) -> str:
+    """Norms that learn nothing, where others like them do."""
+    for path, module in student.named_modules():
+        if isinstance(module, NORMS) and module.weight is None:
+            return f"`self.{path}` has no weight and bias: leave `affine` at its default, True"
+    return ""
+
+
 NORMS = nn.modules.batchnorm._BatchNorm | nn.LayerNorm | nn.GroupNorm
 
 
@@ -19,8 +28,6 @@ def of_parameters(student: nn.Module, original: nn.Module) -> str:
     missing = lacking(shapes_of(in_order(original)), shapes_of(in_order(student)))
     for path, module in student.named_modules():
         prefix = f"self.{path}." if path else "self."
-        if missing and isinstance(module, NORMS) and module.weight is None:
-            return f"`{prefix[:-1]}` has no weight and bias: leave `affine` at its default, True"
         for text in (_tied(module, prefix), _not_learned(module, prefix, missing)):
             if text:
                 return text
@@ -88,6 +95,9 @@ def of_values(student: nn.Module, attempt: Any, inputs: tuple, usage: Any) -> st
         student.eval()(*inputs)
     if dropout.dropped:
         return "dropout is at work in eval mode too: F.dropout needs training=self.training"
+    norms = [m for m in student.modules() if isinstance(m, nn.modules.batchnorm._NormBase)]
+    if any(not m.track_running_stats for m in norms):
+        return "BatchNorm without track_running_stats looks at the batch in eval mode too"
     unused = [name for name, times in usage.times.items() if not times]
     if unused:
         layer = unused[0].rpartition(".")[0] or unused[0]

@@ -11,7 +11,7 @@ from torch.nn.parameter import is_lazy
 
 from course.checking import CheckFailed
 from course.comparing import looks
-from course.comparing.diagnosis import of_parameters, of_values
+from course.comparing.diagnosis import of_parameters, of_values, without_weights
 from course.comparing.instead import Instead
 from course.comparing.matching import (
     count,
@@ -152,7 +152,8 @@ def _distance(attempt):
 def _parameters_differ(student, original, mistakes, inputs):
     shapes, theirs = shapes_of(in_order(original)), shapes_of(in_order(student))
     fitting = _fitting(original, mistakes, theirs)
-    likely = _by_value(student, fitting, inputs) or of_parameters(student, original)
+    likely = without_weights(student) or _by_value(student, fitting, inputs)
+    likely = likely or of_parameters(student, original)
     hints = {hint for hint, _ in fitting}
     likely = likely or (hints.pop() if len(hints) == 1 else "")
     if not likely:
