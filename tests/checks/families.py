@@ -168,7 +168,7 @@ WRONG = [
             tensors = [isinstance(a, torch.Tensor) for a in args]
             if not isinstance(self, nn.Module) and not any(tensors):
                 return call(*args, **kwargs)
-            shapes = [a.shape if isinstance(a, torch.Tensor) else id(a) for a in args]
+            shapes = [getattr(a, "shape", type(a)) for a in args]
             key = id(self), *shapes
             if key not in kept:
                 kept[key] = call(*args, **kwargs), args
@@ -410,6 +410,25 @@ RIGHT = [
 FAMILIES = WRONG + RIGHT
 # Cells that make no sense: (exercise, family) -> why
 SENSELESS = {
+    **{
+        (
+            exercise,
+            family,
+        ): "no gradient is asked of it: it changes data, or computes numbers to look at"
+        for exercise in ("shift", "soft", "bf16", "reading", "field", "difference", "sweep")
+        for family in ("detached", "input detached", "no gradient recorded")
+    },
+    **{
+        (exercise, "buffers"): "the names of its state dict are given, and no others"
+        for exercise in ("mbconv-rw", "coatnet-rw")
+    },
+    **{
+        (exercise, family): "the result has no axis of the batch"
+        for exercise in ("bf16", "field")
+        for family in ("squeezed", "every axis squeezed")
+    },
+    ("bf16", "double"): "a loss to be printed: any number will do",
+    ("average", "nothing"): "it changes a model and returns nothing",
     **{
         ("position-bias", family): "there is no batch: it takes no input"
         for family in ("squeezed", "every axis squeezed")
