@@ -33,10 +33,11 @@ progress: .venv/ready  ## what became of each exercise
 
 test: .venv/dev  ## what CI proves: all lessons run, all tests but the slow ones
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
-	$(BIN)/python -m pytest -n auto --durations=15 -m "not slow"
+	$(BIN)/python -m pytest tests -n auto --durations=15 -m "not slow"
+	COURSE_STATIC=1 $(BIN)/python -m pytest solutions -n auto --dist=loadfile  # a notebook's cells in one worker
 
 slow: .venv/dev  ## what starts processes, kernels, browsers and sandboxes: an hour on a busy machine
-	$(BIN)/python -m pytest tests -n auto --durations=15 -m slow
+	$(BIN)/python -m pytest tests -n auto --dist=loadfile --durations=15 -m slow
 
 quick: .venv/dev  ## what is proven in a minute, for each save: no kernels, no training
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
