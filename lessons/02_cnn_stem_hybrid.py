@@ -372,7 +372,7 @@ if not FULL:
 #
 # Take out one and leave the rest. With `kernel_size=2, padding=0` the windows no longer overlap; all else
 # stays. (Put that into your `CNNStem`, set `Hybrid = CoAtNEt`, and leave out `same_start`.) We did so for
-# five seeds: textures come as soon as before, but after 210 steps the shapes are nearly where the ViT's
+# two seeds: textures come as soon as before, but after 210 steps the shapes are nearly where the ViT's
 # are. So it is the windows. Why windows that overlap help, this does not say. A guess: a disc that moves
 # by one pixel is cut along other lines by patches, and looks much the same through windows that overlap.
 # </details>
