@@ -3,6 +3,9 @@
 Dai et al., "CoAtNet: Marrying Convolution and Attention for All Data Sizes", arXiv 2106.04803.
 """
 
+from coatnet import own_vit as own_vit
+
+# isort: split  (the rest imports `vit`)
 from coatnet.attention import (
     HEAD_DIM,
     RelativeAttention,

@@ -8,7 +8,7 @@ from typing import Any
 
 from course.checking.attempts import namespace_of, require_attempt, require_signature
 from course.checking.explain import failure_of, is_students
-from course.checking.guard import no_trace, require_settings
+from course.checking.guard import no_trace, require_settings, seeds_watched
 from course.checking.outcomes import CheckBroke, CheckFailed, Shown, wrapped
 
 _references: dict[str, tuple] = {}  # name of an answer -> (the reference's, what it builds on)
@@ -92,7 +92,7 @@ def _proven_with_parts(prove, answer, parts, namespace):
 
 
 def _tried(prove, answer, standing_in, namespace):
-    with no_trace(), _in_place(standing_in, namespace):
+    with no_trace(), seeds_watched(), _in_place(standing_in, namespace):
         try:
             proved = prove(answer)
         except CheckFailed:

@@ -104,6 +104,8 @@ def not_a_layer(p: Problem) -> str:
 def layer_for_tensor(p: Problem) -> str:
     if not isinstance(p.error, TypeError | AttributeError | RuntimeError):
         return ""
+    if isinstance(p.node, ast.Call) and "self" in map(ast.unparse, p.node.args):
+        return "`self` is the module itself; the tensor is the argument of `forward`"
     for node, value in p.parts():
         if isinstance(value, nn.Module) and not isinstance(value, nn.ModuleList | nn.Sequential):
             if isinstance(p.node, ast.Call) and p.value(p.node.func) is nn.Sequential:
@@ -131,11 +133,23 @@ def method_for_result(p: Problem) -> str:
     """`x.mean` for `x.mean()`."""
     if not isinstance(p.error, TypeError | AttributeError | ValueError):
         return ""
+    if p.inner and p.inner.f_code.co_name == "__setattr__":  # of nn.Module
+        name, value = (p.inner.f_locals.get(key) for key in ("name", "value"))
+        kind = "a function" if callable(value) else f"of type {type(value).__name__}"
+        return f"`self.{name}` is a layer already; what it is to become is {kind}, no layer"
     for node, value in p.parts():
         functions = types.MethodType | types.BuiltinMethodType | types.FunctionType
         if isinstance(value, functions) and isinstance(node, ast.Attribute):
             text = ast.unparse(node)
             return f"`{text}` is the function itself; parentheses call it: `{text}()`"
+    return ""
+
+
+def generator_for_list(p: Problem) -> str:
+    if isinstance(p.error, TypeError) and isinstance(p.node, ast.Call) and p.node.args:
+        text = ast.unparse(p.node.func)
+        if isinstance(p.node.args[0], ast.GeneratorExp) and text.startswith("torch."):
+            return f"`{text}` takes a list: brackets around what stands in its parentheses"
     return ""
 
 
@@ -175,8 +189,10 @@ def float_for_int(p: Problem) -> str:
                 f"`{text}` is {value:g}, a float; a size or number is an int: `//` divides to one"
             )
     for value in _sizes_given(p):
-        if isinstance(value, float):
+        if isinstance(value, float) and value == int(value):
             return "a size or number of layers is a float here; `/` gives floats, `//` an int"
+        if isinstance(value, float):
+            return f"{value:g} stands where a size belongs: are the arguments complete, in order?"
     return ""
 
 
@@ -184,12 +200,17 @@ def _needs_int(p, node):
     return not isinstance(node, ast.Constant) and isinstance(p.node, ast.Call)
 
 
+LAYER_SIZES = ("kernel_size", "stride", "padding", "dilation", "groups")
+
+
 def _sizes_given(p):
     if p.inner is None or is_students_frame(p.inner):
         return []
-    names = p.inner.f_locals
+    names = dict(p.inner.f_locals)
+    if isinstance(names.get("self"), nn.Module):
+        names |= {n: v for n, v in vars(names["self"]).items() if n in LAYER_SIZES}
     found = [v for n, v in names.items() if n.endswith(("features", "channels", "size", "shape"))]
-    found += [names[n] for n in ("kernel_size", "stride", "padding", "groups", "dim") if n in names]
+    found += [names[n] for n in (*LAYER_SIZES, "dim") if n in names]
     return [x for v in found for x in (v if isinstance(v, tuple | list) else [v])]
 
 
@@ -226,6 +247,13 @@ def forward_called_otherwise(p: Problem) -> str:
             f"`forward` takes ({', '.join(['self', *taken])}), and is called with {len(given)} "
             "arguments besides self"
         )
+    return ""
+
+
+def loop_over_a_number(p: Problem) -> str:
+    if p.opname == "GET_ITER" and p.node is not None and isinstance(p.value(p.node), int):
+        text = ast.unparse(p.node)
+        return f"`{text}` is a number, {p.value(p.node)}; range({text}) counts up to it"
     return ""
 
 
@@ -315,6 +343,8 @@ RULES = (
     not_a_layer,
     no_attribute,
     unpacking,
+    loop_over_a_number,
+    generator_for_list,
     nothing_there,
     class_for_object,
     number_called,

@@ -12,6 +12,7 @@ from torch import nn
 from course.checking.problems import Problem, is_students_frame
 
 NOTHING = "`{}` gives None: it is empty, or its last line lacks `return`"
+ALIKE = 0.75  # `flattn` and `flatten` are, `scale` and `value` are not
 NO_RESULT = ("append", "extend", "insert", "sort", "reverse", "update", "add_module", "remove")
 
 
@@ -19,10 +20,17 @@ def no_attribute(p: Problem) -> str:
     if not isinstance(p.error, AttributeError) or p.error.name is None:
         return ""
     owner, name = p.error.obj, p.error.name
-    text = ast.unparse(p.node.value) if isinstance(p.node, ast.Attribute) else "it"
+    own = isinstance(p.node, ast.Attribute)
+    text = ast.unparse(p.node.value) if own else "it"
+    if not own and isinstance(p.node, ast.Call) and isinstance(owner, int | float | str | tuple):
+        kind = type(owner).__name__
+        return (
+            f"`{ast.unparse(p.node.func)}` gets {_a(kind)} where it needs something with `{name}`: "
+            "are the arguments in order?"
+        )
     if owner is None:
         return _gave_none(p, p.node.value if isinstance(p.node, ast.Attribute) else None)
-    near = difflib.get_close_matches(name, _names(owner), 1)
+    near = difflib.get_close_matches(name, _names(owner), 1, ALIKE)
     meant = f"; did you mean `{near[0]}`?" if near else ""
     if isinstance(owner, torch.Tensor):
         layer = _layer_like(name)
@@ -42,7 +50,11 @@ def no_attribute(p: Problem) -> str:
         return f"`{text}` is a {type(owner).__name__} of {len(owner)}: take one of them, [0]"
     if isinstance(owner, dict):
         return f"`{text}` is a dict: take an entry by its key, in brackets"
-    return f"`{text}` is a {type(owner).__name__}, which has no `{name}`{meant}"
+    return f"`{text}` is {_a(type(owner).__name__)}, which has no `{name}`{meant}"
+
+
+def _a(kind):
+    return f"an {kind}" if kind[0].lower() in "aeiou" else f"a {kind}"
 
 
 def _names(owner):
@@ -65,6 +77,8 @@ def _module_without(owner, name, text, meant):
         )
     if kind.__module__.startswith(("torch", "timm")):
         return f"`{text}` is a {kind.__name__}, which has no `{name}`{meant}"
+    if hasattr(torch.Tensor, name) and not meant:
+        return f"`{name}` is a function of tensors, and `{text}` is none: of which one, `x.{name}`?"
     return f"`{name}` is nowhere set: set it in `__init__`, as an attribute of `self`{meant}"
 
 
@@ -80,7 +94,7 @@ def unknown_name(p: Problem) -> str:
     if hasattr(nn, name) or hasattr(nn.functional, name):
         return f"`{'nn' if hasattr(nn, name) else 'F'}.{name}`"
     values = [n for n, value in names.items() if not isinstance(value, types.ModuleType)]
-    near = difflib.get_close_matches(name, values, 1)
+    near = difflib.get_close_matches(name, values, 1, ALIKE)
     if near:
         return f"did you mean `{near[0]}`?"
     if owner is None:
@@ -138,12 +152,15 @@ def _assigned(p, text):
     except (OSError, TypeError, SyntaxError, IndentationError):
         return None
     first = p.frame.f_code.co_firstlineno - 1
-    found = None
+    before = after = None
     for node in ast.walk(tree):
-        before = isinstance(node, ast.Assign) and node.lineno + first < p.line
-        if before and any(ast.unparse(target) == text for target in node.targets):
-            found = node.value
-    return found
+        if isinstance(node, ast.Assign) and text in map(ast.unparse, node.targets):
+            if node.lineno + first < p.line:
+                before = node.value
+            else:  # in a loop it came before all the same
+                after = after or node.value
+    gives_none = isinstance(after, ast.Call) and getattr(after.func, "attr", "") in NO_RESULT
+    return after if gives_none else before
 
 
 def _returns_nothing(function):

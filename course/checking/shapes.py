@@ -83,7 +83,7 @@ def hint(call: Any) -> str:
     if name in ("layer_norm", "batch_norm", "group_norm") and tensors:
         return _normed(call, name, tensors)
     if name in ELEMENTWISE and len(tensors) >= 2:
-        return _elementwise(*tensors[:2])
+        return _elementwise(name, *tensors[:2])
     if name in RESHAPING and tensors:
         return _reshaped(call, tensors[0])
     if name == "einsum":
@@ -153,7 +153,10 @@ def _joined(call):
 def _multiplied(a, b):
     text = f"{list(a.shape)} @ {list(b.shape)}: "
     if a.ndim >= 2 and a.ndim == b.ndim and a.shape[-1] == b.shape[-1]:
-        return text + "the second must be turned: swap its last two axes, transpose(-2, -1)"
+        return text + (
+            f"the last axis of the first, {a.shape[-1]}, must be the last but one of the second, "
+            f"{b.shape[-2]}; transpose(-2, -1) turns one around"
+        )
     if a.ndim >= 2 and b.ndim >= 2 and a.shape[-1] == b.shape[-2]:
         return text + "the matrices fit; the axes before them, batch and heads, do not"
     inner = b.shape[-2] if b.ndim > 1 else b.shape[-1] if b.ndim else 0
@@ -191,6 +194,9 @@ def _convolved(call, x, weight):
         if x.shape[-1] == wanted and channels != wanted:
             text += "; channels come second: [B, C, H, W]"
         return text
+    stride = _argument(call, "stride", 3, 1)
+    if min(stride if isinstance(stride, tuple | list) else [stride]) < 1:
+        return f"the stride is {stride}; it is 1 or more"
     return f"the kernel {list(weight.shape[2:])} does not fit an image {list(x.shape[-spatial:])}"
 
 
@@ -208,7 +214,7 @@ def _normed(call, name, tensors):
     return ""
 
 
-def _elementwise(a, b):
+def _elementwise(name, a, b):
     text = f"{list(a.shape)} and {list(b.shape)} do not go together"
     if a.ndim == b.ndim:
         axes = [
@@ -219,7 +225,7 @@ def _elementwise(a, b):
         where = " and ".join(map(str, axes))
         return f"{text}: axis {where} differs" if len(axes) == 1 else f"{text}: axes {where} differ"
     small, large = sorted((a, b), key=lambda t: t.ndim)
-    if small.shape == large.shape[: small.ndim]:
+    if small.shape == large.shape[: small.ndim] and "sub" not in name:
         new = ", ".join([":"] * small.ndim + ["None"] * (large.ndim - small.ndim))
         return f"{text}: axes are matched from the right; give the smaller new ones, g[{new}]"
     return f"{text}: axes are matched from the right"
@@ -234,6 +240,10 @@ def _reshaped(call, x):
     sizes = sizes or next((list(v) for v in call.args[1:] if isinstance(v, tuple | list)), [])
     if any(not isinstance(size, int) for size in sizes):
         return "sizes are whole numbers; `/` gives a float, `//` an int"
+    if call.name == "expand" and len(sizes) < x.ndim:
+        return f"expand needs a size for each axis of {list(x.shape)}; -1 leaves one as it is"
+    if call.name == "expand" and min(sizes, default=0) < -1:
+        return "-1 leaves an axis as it is; other sizes are not negative"
     if call.name == "expand":
         return f"expand repeats axes of length 1 only; the tensor is {list(x.shape)}"
     if call.name == "unflatten":
@@ -300,8 +310,14 @@ def _is_parameter(tensor):
 
 
 def takes(function: Any) -> str:
-    """How a function is called, "(x, bias)", where Python can tell."""
+    """How a function is called, "(x, stride=1)", where Python can tell."""
     try:
-        return str(inspect.signature(function))
+        parameters = inspect.signature(function).parameters.values()
     except (ValueError, TypeError):
         return ""
+    shown = []
+    for parameter in parameters:
+        default = "" if parameter.default is parameter.empty else f"={parameter.default!r}"
+        star = {parameter.VAR_POSITIONAL: "*", parameter.VAR_KEYWORD: "**"}.get(parameter.kind, "")
+        shown.append(star + parameter.name + (default if len(default) < 20 else "=..."))
+    return f"({', '.join(shown)})"

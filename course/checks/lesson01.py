@@ -113,6 +113,8 @@ FIXED_DROPOUT = [
 ]
 
 
+WRITTEN_IN = (1 / 2, 1 / 4, 1 / 8, 8**-0.5, 32**-0.5, 64**-0.5, 0.1)  # instead of head_dim's
+
 HEAD_MISTAKES = [
     (
         "the scores are not scaled: multiply them by head_dim ** -0.5 before the softmax",
@@ -129,6 +131,20 @@ HEAD_MISTAKES = [
     (
         "the scores are divided by head_dim; divide by its square root",
         lambda head: setattr(head, "scale", head.scale**2),
+    ),
+    *(
+        (
+            "`*` multiplies; the power is `**`: head_dim ** -0.5",
+            lambda head, f=factor: setattr(head, "scale", f(head.q.out_features)),
+        )
+        for factor in (lambda d: d * -0.5, lambda d: d * 0.5, lambda d: 1 / (d * 0.5))
+    ),
+    *(
+        (
+            "the scale is a number that is written in; it follows from head_dim",
+            lambda head, s=scale: setattr(head, "scale", s),
+        )
+        for scale in WRITTEN_IN
     ),
     (
         "the softmax runs over the queries (dim=-2), so the columns sum to 1; each query shares "
@@ -220,8 +236,8 @@ def _multi_head_mistakes(num_heads, num_hiddens):
 
     return [
         (
-            "the heads stand in a plain list, where PyTorch does not find their parameters; "
-            "use nn.ModuleList",
+            "the heads are missing, or stand in a plain list, where PyTorch does not find their "
+            "parameters; use nn.ModuleList",
             heads(lambda m: []),
         ),
         (
@@ -553,6 +569,13 @@ def token_mistakes(embed, side):
         (
             "there are as many positions as the grid has columns; it has rows too",
             positions_for(side + 1),
+        ),
+        *(
+            (
+                f"{count} tokens are written in; how many there are follows from img_size",
+                positions_for(count),
+            )
+            for count in (49, 50, 64, 65, 196, 197)
         ),
         (
             "there are no learned positions, or they are a plain tensor: wrap it in nn.Parameter",

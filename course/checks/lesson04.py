@@ -400,6 +400,13 @@ def _attention_mistakes():
             "32 is written in; divide by the square root of q's last length",
             attention(scale=lambda q: 32**-0.5),
         ),
+        *(
+            (
+                "`*` multiplies; the power is `**`: q.shape[-1] ** -0.5",
+                attention(scale=lambda q, f=factor: q.shape[-1] * f),
+            )
+            for factor in (0.5, -0.5)
+        ),
         ("the weights are returned; they are to average v: weights @ v", weights_alone),
         (
             "the softmax runs over the queries (dim=-2); each query shares out its attention over "
@@ -533,6 +540,14 @@ def _attention_module_mistakes():
         other = coatnet.RelativeAttention(64, 96, (3, 4), _attend_input())
         m.qkv, m.proj, m.position_bias = other.qkv, other.proj, other.position_bias
 
+    def input_heads(m):
+        heads, width = m.num_heads, m.proj.out_channels
+        m.position_bias, m.num_heads = RelativePositionBias(heads - 1, (3, 4)), heads - 1
+        m.qkv = nn.Linear(m.qkv.in_features, 3 * (width - 32))
+
+    def written_in(*grid):
+        return lambda m: setattr(m, "position_bias", RelativePositionBias(m.num_heads, grid))
+
     def biasless(m):
         m.position_bias = nn.Identity()
 
@@ -545,6 +560,17 @@ def _attention_module_mistakes():
         (
             "height and width of the grid are swapped: grid_size is (height, width)",
             turned_grid,
+        ),
+        (
+            "heads are counted from in_channels; attention is as wide as the output",
+            input_heads,
+        ),
+        *(
+            (
+                f"the bias is for a grid of {side} x {side}, which is written in; it is grid_size",
+                written_in(side, side),
+            )
+            for side in (7, 14)
         ),
         ("the projection after the heads is missing", unprojected),
         ("there is no position bias among the parameters", biasless),
@@ -602,6 +628,10 @@ def _attend_input():
     return coatnet.CoAtNetConfig(attend_output=False)
 
 
+def halves_up(length):
+    return (length + 1) // 2
+
+
 def _block_mistakes(stride):
     def flow(m, x, first=None, second=None):
         x = (first or right_first)(m, x)
@@ -646,6 +676,16 @@ def _block_mistakes(stride):
 
         return edited(change)
 
+    def wide_norm(m):
+        m.norm2 = coatnet.LayerNorm2d(m.norm1.weight.numel())
+
+    def other_grid(make):
+        def change(m):
+            table = m.attention.position_bias
+            table.table = nn.Parameter(torch.zeros(2, *(2 * make(n) - 1 for n in (3, 4))))
+
+        return edited(change)
+
     def narrow(m):
         channels = m.norm2.weight.numel()
         m.feed_forward = nn.Sequential(
@@ -658,6 +698,13 @@ def _block_mistakes(stride):
             "the norm before the feed-forward layers is missing",
             layer("norm2", lambda m: nn.Identity()),
         ),
+        ("the second norm is for in_channels; there out_channels come in", edited(wide_norm)),
+        (
+            "the grid is halved once more; grid_size is the attention's own",
+            other_grid(lambda n: n // 2),
+        ),
+        ("the grid is halved once more; grid_size is the attention's own", other_grid(halves_up)),
+        ("the grid is doubled; grid_size is the attention's own", other_grid(lambda n: 2 * n)),
         ("the feed-forward layers are missing", layer("feed_forward", lambda m: nn.Identity())),
         ("the feed-forward layers are twice as wide inside; 4 times", edited(narrow)),
         (

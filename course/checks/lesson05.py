@@ -1,7 +1,6 @@
 """Checks of lesson 5, the staged CoAtNet: `from course.checks import lesson05 as check`."""
 
 import numbers
-from contextlib import contextmanager
 from dataclasses import replace
 from unittest.mock import patch
 
@@ -10,10 +9,9 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensor
 
 import coatnet
-from coatnet import CoAtNetConfig, RelativePositionBias, attention
+from coatnet import CoAtNetConfig, RelativePositionBias
 from course.checking import CheckFailed, exercise, students_code
 from course.checks.mistakes05 import (
-    COMPLAINTS,
     PlainStem,
     counts,
     family_mistake,
@@ -22,51 +20,8 @@ from course.checks.mistakes05 import (
     stage_mistakes,
     stem_mistakes,
 )
+from course.checks.shared import brief, explained, small_grids
 from course.comparing import compare
-
-
-@contextmanager
-def explained(look_at="", complaints=COMPLAINTS, first=False):
-    """Adds what a layer's own complaint means to a failure that has no likely mistake yet.
-
-    first: where one of the complaints fits, it says more than what is likely in general.
-    """
-    try:
-        yield
-    except CheckFailed as failure:
-        rows = failure.rows
-        text = f"{rows['came']} {rows['expected']}"
-        found = next((hint for part, hint in complaints.items() if part in text), "")
-        rows["likely"] = (found or rows["likely"]) if first else (rows["likely"] or found)
-        if look_at and "__init__" in str(rows["look at"]):
-            rows["look at"] = look_at
-        raise
-
-
-@contextmanager
-def brief(config):
-    """Shows a configuration in a message as `config`, instead of its 24 fields."""
-    try:
-        yield
-    except CheckFailed as failure:
-        for label, text in failure.rows.items():
-            failure.rows[label] = str(text).replace(f"config={config!r}", "config")
-        raise
-
-
-@contextmanager
-def small_grids(limit=4096):
-    """Refuses bias tables for grids of more places: the index of a large one fills the memory."""
-    make_index = attention.relative_position_index
-
-    def checked(height, width, device=None):
-        if height * width > limit:
-            raise ValueError(f"a bias table for {height} x {width} places")
-        return make_index(height, width, device)
-
-    with patch.object(attention, "relative_position_index", checked):
-        yield
-
 
 # Exercise 1
 
@@ -296,6 +251,16 @@ class _Probe(nn.Module):
 
 @exercise("Counting", count_parameters, ())
 def counting(answer):
+    proven = _counted(answer)
+    with students_code("count_parameters takes another model"):
+        came = answer(lambda: nn.Linear(5, 7))
+    if not (isinstance(came, numbers.Number | torch.Tensor) and came == 42):
+        likely = "right for one model alone: a number is written in, or kept from an earlier call"
+        raise CheckFailed("42 parameters in nn.Linear(5, 7)", f"{came}"[:60], likely)
+    return proven
+
+
+def _counted(answer):
     devices = []
 
     def build():

@@ -2,24 +2,31 @@
 
 import copy
 import functools
-import math
-import numbers
 from contextlib import suppress
 from dataclasses import replace
 
-import numpy
 import timm
 import torch
 from torch import nn
 
 import coatnet
-from coatnet import CONFIGS, CoAtNet, CoAtNetConfig
+from coatnet import CONFIGS
 from coatnet.timm_weights import TIMM_NAMES, our_name
 from course.checking import CheckFailed, exercise, students_code
 from course.checks import mistakes06
-from course.checks.lesson05 import brief, explained, small_grids
 from course.checks.mistakes06 import CoAtNetRW, MBConvRW
-from course.comparing import Instead, by_name, close, compare, randomise, require_eps
+from course.checks.settings06 import settings as settings
+from course.checks.settings06 import shapes_by_name
+from course.checks.shared import Calls, brief, explained, number_of, small_grids
+from course.comparing import (
+    Instead,
+    by_name,
+    close,
+    compare,
+    randomise,
+    require_eps,
+    require_unchanged,
+)
 
 SMALL = {
     "depths": (1, 2, 1, 1),
@@ -173,13 +180,6 @@ def largest_difference(model, reference, images):
     return ((y - expected).abs().max() / expected.abs().max()).item()
 
 
-class Calls(list):
-    """What a probe has noted; a copy of the probe writes into the same list."""
-
-    def __deepcopy__(self, memo):
-        return self
-
-
 class _Speaker(nn.Module):
     """Gives each image the logits it was made with in eval mode, others in train mode."""
 
@@ -216,8 +216,12 @@ def difference(answer):
         images = torch.randn(len(y), 3, 4, 4)
         images[:, 0, 0, 0] = torch.arange(len(y))  # so that an image is known by itself
         model, reference = _Speaker(y, images).train(), _Speaker(expected, images).train()
+        given = model, reference, images.clone()
+        before = copy.deepcopy((*given[2:], dict(model.state_dict()), dict(reference.state_dict())))
         with students_code("largest_difference takes two models and images"):
-            value = answer(model, reference, images.clone())
+            value = answer(*given)
+        after = given[2], dict(model.state_dict()), dict(reference.state_dict())
+        require_unchanged(after, before, "largest_difference(images, and the models' weights)")
         came.append(number_of(value, "one number: .max() goes over all images and classes"))
         _require_calls(model, reference)
     for (y, expected), value in zip(cases, came, strict=True):
@@ -228,31 +232,6 @@ def difference(answer):
             likely = "no number: 0 / 0, or inf - inf" if value != value else next(fitting, "")
             raise CheckFailed(f"{right:.4f}, for {logits}", f"{value:.4f}", likely)
     return f"the right share for {len(cases)} pairs of models, in eval mode, without gradients."
-
-
-def number_of(value, several="", expected="one number", likely=""):
-    """A number, as Python's float; an array or tensor that holds one is a number too.
-
-    several: what is likely where several came. likely: what is known already.
-    """
-    if value is None:
-        raise CheckFailed(expected, "None", "the function has no `return`")
-    if isinstance(value, torch.Tensor | numpy.ndarray | numpy.generic):
-        shape = list(value.shape)
-        if math.prod(shape) != 1:
-            raise CheckFailed(expected, f"a tensor {shape}", likely or several)
-        value = value.item()
-    if not isinstance(value, numbers.Number) or isinstance(value, bool | complex):
-        if isinstance(value, tuple | list | dict):
-            likely = several
-        elif isinstance(value, str):
-            likely = "a text; return the number itself, and format it where you print it"
-        elif isinstance(value, bool):
-            likely = "True or False; return the number itself, and compare where you use it"
-        elif callable(value):
-            likely = "a function, not its result: are its parentheses missing?"
-        raise CheckFailed(expected, f"{type(value).__name__}: {value}"[:60], likely)
-    return float(value)
 
 
 def _require_calls(model, reference):
@@ -272,96 +251,6 @@ def _require_calls(model, reference):
                 raise CheckFailed("no gradients are recorded", "they are", likely)
 
 
-# Exercise 4
-
-
-def read_settings(shapes):
-    """The reference of exercise 4: what the shapes of our weights say about the configuration."""
-    stages = [{n.split(".")[2] for n in shapes if n.startswith(f"stages.{s}.")} for s in range(4)]
-    width, channels = shapes["stages.3.0.attention.qkv.weight"][:2]
-    return {
-        "depths": tuple(map(len, stages)),
-        "expand_output": shapes["stages.1.0.expand.weight"][0]
-        == 4 * shapes["stages.1.0.project.weight"][0],
-        "attend_output": width != 3 * channels,
-        "conv_bias": "stages.1.0.project.bias" in shapes,
-        "shortcut_bias": "stages.3.0.shortcut.proj.bias" in shapes,
-        "mlp_head": "head.hidden.weight" in shapes,
-    }
-
-
-FLAGS = ("expand_output", "attend_output", "conv_bias", "shortcut_bias", "mlp_head")
-DEPTHS = [(1, 3, 2, 4), (2, 6, 14, 1), (3, 2, 5, 2), (1, 12, 3, 11), (2, 2, 1, 3), (1, 3, 4, 2)]
-WIDTHS = [(32, 64, 96, 192), (48, 96, 64, 128)]
-
-
-@functools.cache
-def _setting_cases():
-    """Shapes by name of models in which each setting differs from all others, once each way."""
-    cases = {}
-    for all_others in (True, False):
-        for number, flag in enumerate((None, *FLAGS)):
-            flags = dict.fromkeys(FLAGS, all_others) | ({flag: not all_others} if flag else {})
-            plan = {"depths": (2,) * 4, "widths": WIDTHS[number % 2], "stem_widths": (16, 32)}
-            name = f"a model with {', '.join(f for f in FLAGS if flags[f]) or 'nothing'} True"
-            with torch.device("meta"):
-                model = CoAtNet(CoAtNetConfig(**plan, **flags), 7, 64)
-            cases[name] = _deepened(_shapes_by_name(model), DEPTHS[number])
-    return cases
-
-
-def _deepened(shapes, depths):
-    """The shapes of a model of those depths, from those of one with two blocks a stage."""
-    deep = {}
-    for name, shape in shapes.items():
-        if not name.startswith("stages."):
-            deep[name] = shape
-            continue
-        _, stage, block, rest = name.split(".", 3)
-        blocks = range(1, depths[int(stage)]) if block == "1" else [0]
-        deep |= {f"stages.{stage}.{number}.{rest}": shape for number in blocks}
-    return deep
-
-
-@exercise("Settings from shapes", read_settings, ())
-def settings(answer):
-    cases = _setting_cases()
-    results = [
-        (read_settings(shapes), _settings_of(answer, name, shapes))
-        for name, shapes in cases.items()
-    ]
-    for name, (right, came) in zip(cases, results, strict=True):
-        for key, value in right.items():
-            if came[key] != value or not isinstance(came[key], type(value)):
-                pairs = [(expected[key], other[key]) for expected, other in results]
-                likely = mistakes06.setting_mistake(key, value, came[key], pairs)
-                raise CheckFailed(f"{key} = {value}, of {name}", f"{came[key]}", likely)
-    return f"six settings of {len(cases)} models, from nothing but the shapes of their weights."
-
-
-def _settings_of(answer, name, shapes):
-    """What the answer reads, with tuples for lists and Python's own numbers and truths."""
-    right = read_settings(shapes)
-    with students_code(f"the settings of {name}"):
-        came = answer(dict(shapes))
-    if not isinstance(came, dict):
-        likely = "the function has no `return`" if came is None else "return a dictionary"
-        raise CheckFailed(f"a dictionary with {', '.join(right)}", type(came).__name__, likely)
-    if came.keys() != right.keys():
-        missing = [key for key in right if key not in came]
-        likely = f"`{missing[0]}` is missing" if missing else "six entries, and no others"
-        raise CheckFailed(f"the keys {', '.join(right)}", ", ".join(map(str, came)), likely)
-    return {key: _plain(value) for key, value in came.items()}
-
-
-def _plain(value):
-    if isinstance(value, list | tuple):
-        return tuple(map(_plain, value))
-    if isinstance(value, torch.Tensor | numpy.ndarray | numpy.generic):
-        return value.item() if math.prod(value.shape) == 1 else tuple(value.tolist())
-    return value
-
-
 # Exercises 5 and 6
 
 
@@ -372,7 +261,7 @@ def _require_names(answer, reference, mistakes, what, **arguments):
     if not isinstance(student, nn.Module):
         raise CheckFailed("a nn.Module", type(student).__name__)
     original = reference(**arguments)
-    right, came = _shapes_by_name(original), _shapes_by_name(student)
+    right, came = shapes_by_name(original), shapes_by_name(student)
     if came == right:
         return
     missing = [name for name in right if name not in came]
@@ -413,18 +302,14 @@ def _require_places(answer, reference, images, **arguments):
         )
 
 
-def _shapes_by_name(module):
-    return {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
-
-
 def _shapes_with(edit, original):
     """The shapes of the reference with a mistake; none where it can't be made at these sizes."""
     with suppress(RuntimeError, ValueError, AttributeError):
         if isinstance(edit, Instead):
-            return _shapes_by_name(edit.build())
+            return shapes_by_name(edit.build())
         wrong = copy.deepcopy(original)
         edit(wrong)
-        return _shapes_by_name(wrong)
+        return shapes_by_name(wrong)
 
 
 BLOCK_NANO = CONFIGS["coatnet_nano_rw_224"]

@@ -5,8 +5,6 @@ from torch import nn
 
 from coatnet import TransformerBlock
 from course.checking import CheckFailed, exercise, students_code
-from course.checks.lesson05 import explained
-from course.checks.lesson06 import Calls, number_of
 from course.checks.mistakes08 import (
     FIELD_MISTAKES,
     READING_MISTAKES,
@@ -15,6 +13,7 @@ from course.checks.mistakes08 import (
     receptive_field,
     resolution_sweep,
 )
+from course.checks.shared import Calls, explained, number_of
 from course.comparing import compare_calls, randomise
 
 # Exercise 1
@@ -167,6 +166,7 @@ def sweep(answer):
         targets = model.eval()(images).argmax(dim=1)
     expected = resolution_sweep(model, images, targets, SIZES)
     model.train().calls.clear()
+    weights = [parameter.detach().clone() for parameter in model.parameters()]
     given = images.clone(), targets.clone(), list(SIZES)
     with (
         explained(complaints=SWEEP_COMPLAINTS),
@@ -175,9 +175,11 @@ def sweep(answer):
         came = answer(model, *given)
     values = _shares_of(came)
     _require_calls(model.calls)
-    if not (torch.equal(given[0], images) and torch.equal(given[1], targets)):
+    if not all(map(torch.equal, (*given[:2], *model.parameters()), (images, targets, *weights))):
         likely = "resize into a new name; `x[...] = ...` and functions with _ write into them"
-        raise CheckFailed("images and targets stay as they are", "they were changed", likely)
+        raise CheckFailed("model, images and targets stay as they are", "one was changed", likely)
+    if given[2] != SIZES:
+        raise CheckFailed("sizes stays as it is", "the list was changed", "make a new list")
     if len(values) != len(SIZES):
         likely = "the `return` stands inside the loop" if len(values) == 1 else ""
         raise CheckFailed(f"{len(SIZES)} shares, one a size", f"{len(values)}", likely)

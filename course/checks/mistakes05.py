@@ -20,7 +20,7 @@ COMPLAINTS = {
     "ModuleList": "nn.ModuleList only holds layers; nn.Sequential also applies them in order",
     "gives a nn.Module": "a list of blocks is no module yet; nn.Sequential(*blocks) makes it one",
     "Dimension out of range": "`Head` takes the mean itself: give it the grid, [B, C, h, w]",
-    "division by zero": "a block that is less than 4 channels wide: are depth and width swapped?",
+    "division by zero": "a block less than 4 channels wide: are the arguments in order?",
     "cannot be interpreted as an integer": "arguments in another order than make_stage takes them: "
     "in_channels, out_channels, depth, kind, grid_size",
     "not all arguments converted": "arguments in another order than make_stage takes them: "

@@ -7,14 +7,18 @@ import torch
 from torch import nn
 
 from course.comparing import looks
-from course.comparing.dropout import SameDropout
+from course.comparing.dropout import SameDropout, Usage
 from course.comparing.matching import in_order, lacking, shape_of, shapes_of
 from course.comparing.weights import same
 
 
-def without_weights(student: nn.Module) -> str:
-    """Norms that learn nothing, where others like them do."""
+def unfinished(student: nn.Module) -> str:
+    """Classes where layers belong, and norms that learn nothing, where others like them do."""
     for path, module in student.named_modules():
+        for name, value in vars(module).items():
+            if isinstance(value, type) and issubclass(value, nn.Module):
+                place = f"self.{path}.{name}" if path else f"self.{name}"
+                return f"`{place}` is the class {value.__name__}; parentheses make a layer of it"
         if isinstance(module, NORMS) and module.weight is None:
             return f"`self.{path}` has no weight and bias: leave `affine` at its default, True"
     return ""
@@ -34,6 +38,8 @@ def of_parameters(student: nn.Module, original: nn.Module) -> str:
         held = _held_elsewhere(module, prefix)
         if held and missing:
             return held
+    if not in_order(student) and type(student).__module__.startswith("torch"):
+        return f"the {type(student).__name__} that is returned has no layers in it"
     if not in_order(student):
         return (
             "no layer is an attribute of `self`, where PyTorch finds their parameters: they are "
@@ -42,16 +48,16 @@ def of_parameters(student: nn.Module, original: nn.Module) -> str:
     return ""
 
 
-def _tied(module, prefix):
-    names = {}
+def _tied(module, prefix="self."):
+    names: dict[int, str] = {}
     for name, parameter in module.named_parameters(recurse=True, remove_duplicate=False):
-        if id(parameter) in names:
-            first = names[id(parameter)]
+        if parameter.numel() and parameter.data_ptr() in names:
+            first = names[parameter.data_ptr()]
             return (
                 f"`{prefix}{first}` and `{prefix}{name}` are one and the same; each place has "
                 "parameters of its own"
             )
-        names[id(parameter)] = name
+        names[parameter.data_ptr()] = name
     return ""
 
 
@@ -98,14 +104,27 @@ def of_values(student: nn.Module, attempt: Any, inputs: tuple, usage: Any) -> st
     norms = [m for m in student.modules() if isinstance(m, nn.modules.batchnorm._NormBase)]
     if any(not m.track_running_stats for m in norms):
         return "BatchNorm without track_running_stats looks at the batch in eval mode too"
+    if tied := _tied(student):
+        return tied
     unused = [name for name, times in usage.times.items() if not times]
+    with Usage(student) as again:
+        student(*inputs)
+    kept = [name for name, times in usage.times.items() if times and not again.times[name]]
+    if kept:
+        return (
+            f"`self.{kept[0]}` is used in the first call and not in the second: a result is kept; "
+            "compute it in every call"
+        )
     if unused:
         layer = unused[0].rpartition(".")[0] or unused[0]
         return f"`self.{layer}` is made in `__init__`, but `forward` does not use it"
-    pairs = list(zip(attempt.came["eval"], attempt.expected["eval"], strict=False))
+    if len(attempt.came["eval"]) != len(attempt.expected["eval"]):
+        return f"return all {len(attempt.expected['eval'])}, with commas between them"
+    pairs = list(zip(attempt.came["eval"], attempt.expected["eval"], strict=True))
     for came, right in pairs:
         if not same(came, right):
-            return related(came, right, inputs) or _of_behaviour(
+            several = len(pairs) > 1
+            return related(came, right, inputs, several) or _of_behaviour(
                 student, inputs, came, usage, attempt
             )
     return ""
@@ -135,12 +154,17 @@ def _same_all(a, b):
     return len(a) == len(b) and all(map(same, a, b))
 
 
-def related(came: torch.Tensor, right: torch.Tensor, inputs: tuple = ()) -> str:
-    """How one tensor follows from the other, where it does so simply."""
+def related(
+    came: torch.Tensor, right: torch.Tensor, inputs: tuple = (), several: bool = False
+) -> str:
+    """How one tensor follows from the other, where it does so simply.
+
+    several: whether it is one of several that are asked for, which are then no images.
+    """
     came, right = came.double(), right.double()
     x = inputs[0] if inputs else None
     if came.shape != right.shape:
-        return _of_shapes(came, right, layers=bool(inputs))
+        return _of_shapes(came, right, bool(inputs), several)
     if came.isnan().any():
         return ""
     for name, other in _turned(right):
@@ -170,7 +194,7 @@ def _turned(right):
             yield f"the axes come in another order, {list(axes)}", right.permute(axes)
 
 
-def _of_shapes(came, right, layers):
+def _of_shapes(came, right, layers, several=False):
     if came.ndim == right.ndim and came.numel() == right.numel():
         for axes in itertools.permutations(range(right.ndim)):
             if came.shape == right.permute(axes).shape and same(came, right.permute(axes)):
@@ -182,7 +206,8 @@ def _of_shapes(came, right, layers):
         return f"the numbers are right; axes are {more} that should not be"
     if layers and came.shape[:1] != right.shape[:1]:
         return "the first axis is the batch's, as long as the input's: nothing may join or drop it"
-    if layers and came.ndim == right.ndim == 4 and came.shape[:2] == right.shape[:2]:
+    images = layers and not several and came.ndim == right.ndim == 4
+    if images and came.shape[:2] == right.shape[:2]:
         return (
             "height and width come out differently: padding, stride or pooling of a layer is not "
             "what is asked for"

@@ -11,7 +11,7 @@ from torch.nn.parameter import is_lazy
 
 from course.checking import CheckFailed
 from course.comparing import looks
-from course.comparing.diagnosis import of_parameters, of_values, without_weights
+from course.comparing.diagnosis import of_parameters, of_values, unfinished
 from course.comparing.instead import Instead
 from course.comparing.matching import (
     count,
@@ -152,7 +152,7 @@ def _distance(attempt):
 def _parameters_differ(student, original, mistakes, inputs):
     shapes, theirs = shapes_of(in_order(original)), shapes_of(in_order(student))
     fitting = _fitting(original, mistakes, theirs)
-    likely = without_weights(student) or _by_value(student, fitting, inputs)
+    likely = unfinished(student) or _by_value(student, fitting, inputs)
     likely = likely or of_parameters(student, original)
     hints = {hint for hint, _ in fitting}
     likely = likely or (hints.pop() if len(hints) == 1 else "")
@@ -206,6 +206,10 @@ def counted(shapes: list, theirs: list) -> str:
         return _named(missing, "missing")
     if extra and not missing:
         return _named(extra, "too many")
+    pairs = [s for s in (missing, extra) if len(s) == 2 and s[0] == s[1] and len(s[0]) == 1]
+    if len(pairs) == 2:
+        came, wanted = extra[0][0], missing[0][0]
+        return f"a norm is for {came} features; what it gets has {wanted}, as the layer before it"
     if len(missing) == len(extra) == 1 and len(missing[0]) == len(extra[0]):
         return f"one layer has other widths than asked for: {extra[0]} instead of {missing[0]}"
     if len(missing) == len(extra):

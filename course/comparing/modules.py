@@ -11,7 +11,6 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 
 from course.checking import CheckFailed, students_code
-from course.checking.guard import seeds_watched
 from course.comparing import differences, looks
 from course.comparing.matching import Plan, count
 from course.comparing.weights import possible_plans, pour, randomise
@@ -59,28 +58,27 @@ def compare(
     """
     call = f"{reference.__name__}({', '.join(f'{k}={v}' for k, v in arguments.items())})"
     inputs = inputs if isinstance(inputs, tuple) else (inputs,)
-    with seeds_watched():
-        student = _built(answer, arguments, inputs, call)
-        original = randomise(reference(**arguments))
-        references = [original, *(_edited(original, edit) for edit in also_right)]
-        candidates = [right for right in references if count(right) == count(student)]
-        usage = None
-        if candidates:
-            differences.require_small_start(student)
-            returns = looks.returns_of(looks.run(copy.deepcopy(original), inputs, "eval"))
-            usage = looks.used(student, inputs, _taking(call, inputs), returns)
-        attempts, found = [], None
-        for attempt in _attempts(candidates, student, inputs, usage, orders, call) if usage else ():
-            attempts.append(attempt)
-            if differences.agree(attempt):
-                found = attempt
-                break
-        if found is None:
-            raise differences.explained(student, references, attempts, mistakes, inputs, usage)
-        fresh = looks.fresh_inputs(inputs) if again is None else again
-        fresh = fresh if isinstance(fresh, tuple) else (fresh,)
-        looks.look_again(answer, arguments, student, found, fresh, call)
-        looks.compare_methods(student, found.right, fresh, methods)
+    student = _built(answer, arguments, inputs, call)
+    original = randomise(reference(**arguments))
+    references = [original, *(_edited(original, edit) for edit in also_right)]
+    candidates = [right for right in references if count(right) == count(student)]
+    usage = None
+    if candidates:
+        differences.require_small_start(student)
+        returns = looks.returns_of(looks.run(copy.deepcopy(original), inputs, "eval"))
+        usage = looks.used(student, inputs, _taking(call, inputs), returns)
+    attempts, found = [], None
+    for attempt in _attempts(candidates, student, inputs, usage, orders, call) if usage else ():
+        attempts.append(attempt)
+        if differences.agree(attempt):
+            found = attempt
+            break
+    if found is None:
+        raise differences.explained(student, references, attempts, mistakes, inputs, usage)
+    fresh = looks.fresh_inputs(inputs) if again is None else again
+    fresh = fresh if isinstance(fresh, tuple) else (fresh,)
+    looks.look_again(answer, arguments, student, found, fresh, call)
+    looks.compare_methods(student, found.right, fresh, methods)
     return _proof(found.came["eval"], count(student))
 
 

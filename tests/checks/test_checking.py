@@ -1,5 +1,9 @@
 """How checks judge, speak and behave, on a small exercise of their own."""
 
+import os
+import subprocess
+import sys
+
 import pytest
 import torch
 from IPython.testing.globalipapp import get_ipython
@@ -7,6 +11,7 @@ from torch import nn
 
 from course import comparing
 from course.checking import CheckFailed, NotAttempted, exercise, yours
+from course.lesson_files import ROOT
 from tests.checks.harness import define
 
 
@@ -230,3 +235,33 @@ def test_outcomes_are_shown_without_a_traceback(capsys):
 def test_weights_that_do_not_fit_are_listed():
     with pytest.raises(ValueError, match=r"missing \[\[5\].*not expected \[\[6\]"):
         comparing.take_weights(nn.Linear(4, 6), nn.Linear(4, 5))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("first", ["import vit", ""])
+def test_a_vit_of_ones_own_beside_the_notebook_does_not_hide_the_courses(tmp_path, first):
+    own = "class AttentionHead:\n    '''of my own'''\n"
+    (tmp_path / "vit.py").write_text(own)
+    script = f"""
+import sys
+sys.path.insert(0, "")  # as IPython does
+{first}
+found = sys.modules.get("vit")
+print("own" if found and found.AttentionHead.__doc__ else "none")
+from course.checks import lesson01 as check
+from vit import ClassificationHead, ViT
+import vit
+check.attention_head(vit.AttentionHead)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )
+    lines = done.stdout.splitlines()
+    assert lines[0] == ("own" if first else "none"), done.stderr  # it is in the way
+    assert ("rename yours" in done.stdout) == bool(first)
+    assert any(line.startswith("✓ Attention head") for line in lines), done.stdout + done.stderr
