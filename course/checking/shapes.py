@@ -318,6 +318,7 @@ def takes(function: Any) -> str:
     shown = []
     for parameter in parameters:
         default = "" if parameter.default is parameter.empty else f"={parameter.default!r}"
-        star = {parameter.VAR_POSITIONAL: "*", parameter.VAR_KEYWORD: "**"}.get(parameter.kind, "")
+        kinds = {str(parameter.VAR_POSITIONAL): "*", str(parameter.VAR_KEYWORD): "**"}
+        star = kinds.get(str(parameter.kind), "")
         shown.append(star + parameter.name + (default if len(default) < 20 else "=..."))
     return f"({', '.join(shown)})"
