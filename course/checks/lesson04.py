@@ -541,9 +541,12 @@ def _attention_module_mistakes():
         m.qkv, m.proj, m.position_bias = other.qkv, other.proj, other.position_bias
 
     def input_heads(m):
-        heads, width = m.num_heads, m.proj.out_channels
-        m.position_bias, m.num_heads = RelativePositionBias(heads - 1, (3, 4)), heads - 1
-        m.qkv = nn.Linear(m.qkv.in_features, 3 * (width - 32))
+        inputs = m.qkv.in_channels
+        if inputs == m.proj.out_channels:
+            raise ValueError("as many heads either way")
+        m.num_heads = inputs // 32
+        m.position_bias = RelativePositionBias(m.num_heads, (3, 4))
+        m.qkv = nn.Conv2d(inputs, 3 * inputs, 1)
 
     def written_in(*grid):
         return lambda m: setattr(m, "position_bias", RelativePositionBias(m.num_heads, grid))
