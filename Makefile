@@ -33,8 +33,7 @@ progress: .venv/ready  ## what became of each exercise
 
 test: .venv/dev  ## what CI proves: all lessons run, all tests
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
-	$(BIN)/python -m pytest tests -n auto --dist=worksteal --durations=15
-	COURSE_STATIC=1 $(BIN)/python -m pytest solutions -n auto --dist=loadfile  # a notebook's cells in one worker
+	COURSE_STATIC=1 $(BIN)/python -m pytest -n auto --dist=loadfile --durations=15
 
 quick: .venv/dev  ## what is proven in a minute, for each save: no kernels, no training
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .

@@ -73,7 +73,7 @@ def lab(course):
     server = subprocess.Popen(
         command,
         cwd=course,
-        env={**os.environ, **own},
+        env={k: v for k, v in os.environ.items() if k != "COURSE_STATIC"} | own,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,

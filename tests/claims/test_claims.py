@@ -11,12 +11,7 @@ from tests.claims.ledger import Fact, above, below, equal
 
 CLAIMS = [(number, claim) for number in ledger.numbers() for claim in ledger.claims(number)]
 QUICK = [
-    pytest.param(
-        number,
-        claim,
-        id=f"{number:02d}-{claim.name}",
-        marks=pytest.mark.xdist_group(f"claims {number}"),  # they share the lesson's data
-    )
+    pytest.param(number, claim, id=f"{number:02d}-{claim.name}")
     for number, claim in CLAIMS
     if not claim.slow
 ]
@@ -24,8 +19,11 @@ QUICK = [
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("number", "claim"), QUICK)
-def test_a_quick_claim_holds_in_every_run(number, claim):
-    for style, seed in claim.readings:
+def test_a_quick_claim_holds_in_its_first_and_last_run(number, claim):
+    """`make claims` has all of them; these two differ in seed and in how the answers are written."""
+    runs = list(claim.readings)
+    assert len(runs) >= 5
+    for style, seed in (runs[0], runs[-1]):
         for fact in claim.facts(number, style, seed):
             assert fact.holds, f"answers {style}, seed {seed}: {fact}"
 

@@ -297,8 +297,20 @@ def _pythons():
     return sys.prefix, sys.base_prefix
 
 
+@pytest.fixture(scope="module")
+def limit(jailed):
+    """Seconds for a cell: ten times what the longest honest one takes on this machine now."""
+    if jailed is None:
+        return None
+    started = time.monotonic()
+    engine.run_notebook(NAME, notebook_with(WRONG), LESSON, jailed, Path("/tmp"))
+    return max(4, 10 * (time.monotonic() - started))
+
+
 @pytest.mark.parametrize("tries", HOSTILE)
-def test_a_hostile_submission_gets_its_row_and_leaves_nothing(tries, jailed, secrets, tmp_path):
+def test_a_hostile_submission_gets_its_row_and_leaves_nothing(
+    tries, jailed, limit, secrets, tmp_path
+):
     if jailed is None:
         pytest.skip("this system has no sandbox")
     code, says = HOSTILE[tries]
@@ -308,7 +320,7 @@ def test_a_hostile_submission_gets_its_row_and_leaves_nothing(tries, jailed, sec
     before = {process.pid for process in psutil.process_iter()}
     files = set(os.listdir("/tmp"))
     rows = engine.run_notebook(
-        NAME, notebook_with(source), LESSON, jailed, tmp_path, limit=4, probed=True
+        NAME, notebook_with(source), LESSON, jailed, tmp_path, limit=limit, probed=True
     )
     first, second = rows
     assert first.outcome != "passed"

@@ -5,6 +5,7 @@ installed.
 """
 
 import http.server
+import json
 import os
 import shutil
 import socket
@@ -31,9 +32,28 @@ def folder(tmp_path):
     folder = tmp_path / "a course"
     folder.mkdir()
     shutil.copy2(ROOT / "Makefile", folder)
-    (folder / "requirements.txt").write_text("# nothing\n")
+    kernel = write_wheel(folder, "ipykernel", "0.1", {"__main__.py": SAID})
+    (folder / "requirements.txt").write_text(f"./{kernel}\n")
     (folder / "pyproject.toml").write_text("")
     return folder
+
+
+# In place of `python -m ipykernel install`: keeps what it was called with
+SAID = "import json, sys\njson.dump(sys.argv[1:], open(sys.prefix + '/said.json', 'w'))\n"
+
+
+def write_wheel(folder, name, version, modules):
+    """A package that pip can install without a network; returns its file's name."""
+    wheel, info = f"{name}-{version}-py3-none-any.whl", f"{name}-{version}.dist-info"
+    files = {f"{name}/{module}": source for module, source in modules.items()} | {
+        f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n",
+        f"{info}/WHEEL": "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+        f"{info}/RECORD": "",
+    }
+    with zipfile.ZipFile(folder / wheel, "w") as file:
+        for path, text in files.items():
+            file.writestr(path, text)
+    return wheel
 
 
 def make(folder, *arguments, path=""):
@@ -55,6 +75,8 @@ class TestEnvironment:
     def test_it_is_made_once(self, folder):
         assert make(folder, ".venv/ready").returncode == 0
         assert works(folder)
+        said = json.loads((folder / ".venv" / "said.json").read_text())
+        assert said == ["install", "--sys-prefix", "--env", "OMP_WAIT_POLICY", "PASSIVE"]
         again = make(folder, ".venv/ready")
         assert "up to date" in again.stdout
 
@@ -110,20 +132,13 @@ class TestEnvironment:
         index = folder / "index"
         for name in ("torch", "torchvision"):
             (index / name).mkdir(parents=True)
-            wheel, info = f"{name}-0.1+cpu-py3-none-any.whl", f"{name}-0.1+cpu.dist-info"
-            files = {
-                "METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: 0.1+cpu\n",
-                "WHEEL": "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
-                "RECORD": "",
-            }
-            with zipfile.ZipFile(index / name / wheel, "w") as file:
-                for part, text in files.items():
-                    file.writestr(f"{info}/{part}", text)
+            wheel = write_wheel(index / name, name, "0.1+cpu", {})
             (index / name / "index.html").write_text(f'<a href="{wheel}">{wheel}</a>')
         handler = partial(Quiet, directory=index)
         server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        (folder / "requirements.txt").write_text("torch==0.1\ntorchvision==0.1\n")
+        with (folder / "requirements.txt").open("a") as file:
+            file.write("torch==0.1\ntorchvision==0.1\n")
         address = f"http://127.0.0.1:{server.server_port}"
         run = make(folder, ".venv/ready", "TORCH=cpu", f"TORCH_INDEX={address}")
         server.shutdown()
