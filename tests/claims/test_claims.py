@@ -20,7 +20,7 @@ QUICK = [
 @pytest.mark.slow
 @pytest.mark.parametrize(("number", "claim"), QUICK)
 def test_a_quick_claim_holds_in_its_first_and_last_run(number, claim):
-    """`make claims` has all of them; these two differ in seed and in how the answers are written."""
+    """`make claims` has all of them; these differ in seed and in how the answers are written."""
     runs = list(claim.readings)
     assert len(runs) >= 5
     for style, seed in (runs[0], runs[-1]):

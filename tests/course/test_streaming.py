@@ -323,7 +323,11 @@ print(sum(len(targets) for _, targets in train.batches(5)), len(train))
 def test_a_killed_worker_is_one_line_and_the_next_pass_works(folder):
     """In a process of its own: torch raises wherever the parent is when a child dies."""
     run = subprocess.run(
-        [sys.executable, "-c", KILL, folder], capture_output=True, text=True, timeout=600, check=True
+        [sys.executable, "-c", KILL, folder],
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=True,
     )
     *_, said, passed = run.stdout.splitlines()
     assert "a process that decodes images died" in said
