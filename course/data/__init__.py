@@ -7,6 +7,7 @@ is needed. Both are used alike: resized and normalised batch by batch on the dev
 
 import os
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +20,12 @@ from course.data.shape_texture import ShapeTexture100, shape_texture_accuracy
 from course.data.streaming import StreamedImages
 
 __all__ = [
-    "CIFAR",
+    "DATASETS",
     "ImageData",
     "Images",
     "ShapeTexture100",
     "StreamedImages",
     "in_memory",
-    "load_cifar",
     "load_data",
     "load_folder",
     "load_held_out",
@@ -37,6 +37,18 @@ __all__ = [
 CACHE = Path("~/.cache/coatnet-from-scratch")
 
 
+def load_shape_texture(root: Path) -> tuple:
+    train, test = (ShapeTexture100(train) for train in (True, False))
+    return (train, test), train.MEAN, train.STD
+
+
+# A name -> a function of the downloads' folder: ((training, test), mean, std). The two have `data`,
+# uint8 [N, H, W, 3], `targets` and `classes`; mean and std are of training images from 0 to 1
+DATASETS = {"shapetexture100": load_shape_texture} | {
+    name: partial(load_cifar, name) for name in CIFAR
+}
+
+
 def load_data(
     name: str | os.PathLike,
     image_size: int = 56,
@@ -45,7 +57,7 @@ def load_data(
 ) -> tuple[Images, Images]:
     """A dataset as (training, held out), whose batches come at `image_size` pixels.
 
-    `name` is "shapetexture100", "cifar100" or "cifar10", in any case, or the path of a folder of
+    `name` is one of `DATASETS`, in upper or lower case, or the path of a folder of
     images, such as train/<class>/* and val/<class>/*; `load_folder` says what else it may hold, and
     what the `options` for it are. Downloads go to `root`, ~/.cache/coatnet-from-scratch by default.
 
@@ -85,19 +97,12 @@ def load_named(
     name: str | os.PathLike, image_size: int, root: str | os.PathLike | None
 ) -> tuple[ImageData, ImageData] | None:
     """A dataset that has a name, or None for a folder. Raises ValueError for an unknown name."""
-    key = str(name).lower()
-    if key == "shapetexture100":
-        train, test = (ShapeTexture100(train) for train in (True, False))
-        mean, std = train.MEAN, train.STD
-    elif key in CIFAR:
-        dataset, mean, std = CIFAR[key]
-        train, test = load_cifar(dataset, Path(root or CACHE).expanduser())
-    else:
-        folder = Path(name).expanduser()
-        if not folder.exists() and isinstance(name, str) and not {"/", os.sep} & set(name):
-            known = ", ".join(["shapetexture100", *CIFAR])
-            raise ValueError(
-                f"no dataset is called {name!r}: take one of {known}, or a folder's path"
-            )
-        return None
-    return in_memory(train, mean, std, image_size), in_memory(test, mean, std, image_size)
+    if load := DATASETS.get(str(name).lower()):
+        splits, mean, std = load(Path(root or CACHE).expanduser())
+        train, test = (in_memory(split, mean, std, image_size) for split in splits)
+        return train, test
+    folder = Path(name).expanduser()
+    if not folder.exists() and isinstance(name, str) and not {"/", os.sep} & set(name):
+        known = ", ".join(DATASETS)
+        raise ValueError(f"no dataset is called {name!r}: take one of {known}, or a folder's path")
+    return None

@@ -3,7 +3,9 @@
 import os
 import shutil
 import signal
+import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -152,10 +154,12 @@ class WorkerPool:
         self.jobs.jobs = jobs
         try:
             yield from self.loader
-        except RuntimeError as error:
-            if "DataLoader worker" not in str(error):
+        except (RuntimeError, ConnectionError, EOFError) as error:  # the latter in mid-sentence
+            if isinstance(error, RuntimeError) and "DataLoader worker" not in str(error):
                 raise
             self.broken = True
+            with suppress(RuntimeError):
+                time.sleep(0.2)  # torch raises too, when it hears of the death: then here
             raise ChildProcessError(
                 "a process that decodes images died, for lack of memory most likely: "
                 "try fewer workers or smaller batches"

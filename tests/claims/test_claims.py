@@ -22,7 +22,7 @@ QUICK = [
 def test_a_quick_claim_holds_in_its_first_and_last_run(number, claim):
     """`make claims` has all of them; these differ in seed and in how the answers are written."""
     runs = list(claim.readings)
-    assert len(runs) >= 5
+    assert len(runs) > 1
     for style, seed in (runs[0], runs[-1]):
         for fact in claim.facts(number, style, seed):
             assert fact.holds, f"answers {style}, seed {seed}: {fact}"

@@ -16,6 +16,7 @@ from torch import nn
 from course import training
 from course.augmentation import mixup
 from course.checkpoints import load_checkpoint
+from course.lesson_files import ROOT
 from course.training.batch_norm import separate_batch_norm, synchronise_batch_norm
 from tests.course.test_training import dataset
 
@@ -50,7 +51,7 @@ def together(processes, work, folder):
     code = f"from tests.course.test_processes import call; call({work!r}, {str(folder)!r})"
     script = folder / "script.py"
     script.write_text(code)
-    run([*TORCHRUN, str(processes), str(script)])
+    run([*TORCHRUN, str(processes), str(script)], env=os.environ | {"PYTHONPATH": str(ROOT)})
     results = [torch.load(folder / f"{rank}.pt") for rank in range(processes)]
     assert [result["world"] for result in results] == [processes] * processes
     assert sorted(result["rank"] for result in results) == list(range(processes))

@@ -5,14 +5,20 @@ const plugin = {
   description: "Alt text for figures",
   autoStart: true,
   activate: (app) => {
-    const describe = () => {
+    const describe = (widget) => { // an area of outputs, also one that a slider draws into
+      if (widget.node.classList.contains("jp-OutputArea")) {
+        widget.widgets.forEach((output, place) => {
+          const alt = widget.model.get(place)?.metadata?.["image/png"]?.alt;
+          const pictures = output.node.querySelectorAll(".jp-RenderedImage img");
+          if (alt) pictures.forEach((picture) => { picture.alt = alt; });
+        });
+      }
+      for (const child of widget.children()) describe(child);
+    };
+    const describeAll = () => {
       for (const panel of app.shell.widgets("main")) {
         for (const { outputArea } of panel.content?.widgets ?? []) {
-          outputArea?.widgets.forEach((output, place) => {
-            const alt = outputArea.model.get(place)?.metadata?.["image/png"]?.alt;
-            const pictures = output.node.querySelectorAll(".jp-RenderedImage img:not([alt])");
-            if (alt) pictures.forEach((picture) => { picture.alt = alt; });
-          });
+          if (outputArea) describe(outputArea);
         }
       }
     };
@@ -20,7 +26,7 @@ const plugin = {
     new MutationObserver(() => {
       if (waiting) return;
       waiting = true;
-      setTimeout(() => { waiting = false; describe(); }, 200);
+      setTimeout(() => { waiting = false; describeAll(); }, 200);
     }).observe(document.body, { childList: true, subtree: true });
   },
 };
