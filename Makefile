@@ -33,7 +33,7 @@ progress: .venv/ready  ## what became of each exercise
 
 test: .venv/dev  ## what CI proves: all lessons run, all tests
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
-	COURSE_STATIC=1 $(BIN)/python -m pytest -n auto --dist=loadfile --durations=15
+	COURSE_STATIC=1 $(BIN)/python -m pytest -n auto --dist=loadfile --no-loadscope-reorder --durations=15
 
 quick: .venv/dev  ## what is proven in a minute, for each save: no kernels, no training
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
