@@ -14,6 +14,7 @@ from course.checking.outcomes import CheckFailed
 NEUTRAL = {  # what answers run under, whatever the notebook has set
     "gradients": True,
     "autocast": False,
+    "autocast on a GPU": False,
     "default dtype": torch.float32,
     "default device": torch.device("cpu"),
     "threads": 1,  # on a busy machine several would only wait for each other over small tensors
@@ -22,6 +23,7 @@ NEUTRAL = {  # what answers run under, whatever the notebook has set
 ADVICE = {
     "gradients": "`with torch.no_grad():` ends by itself; torch.set_grad_enabled(...) stays",
     "autocast": "`with torch.autocast(...):` ends by itself",
+    "autocast on a GPU": "`with torch.autocast(...):` ends by itself",
     "default dtype": "give a tensor its own type, dtype=..., instead of the default for all",
     "default device": "give a tensor its own device instead of the default for all",
 }
@@ -32,6 +34,7 @@ def settings() -> dict:
     return {
         "gradients": torch.is_grad_enabled(),
         "autocast": torch.is_autocast_enabled("cpu"),
+        "autocast on a GPU": torch.is_autocast_enabled("cuda"),
         "default dtype": torch.get_default_dtype(),
         "default device": torch.get_default_device(),
         "threads": torch.get_num_threads(),
@@ -47,6 +50,7 @@ def put_back(wanted: dict) -> None:
     setters: dict[str, Callable] = {
         "gradients": torch.set_grad_enabled,
         "autocast": lambda on: torch.set_autocast_enabled("cpu", on),
+        "autocast on a GPU": lambda on: torch.set_autocast_enabled("cuda", on),
         "default dtype": torch.set_default_dtype,
         "default device": lambda d: torch.set_default_device(None if d.type == "cpu" else d),
         "threads": torch.set_num_threads,

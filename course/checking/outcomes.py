@@ -17,6 +17,9 @@ class Shown(Exception):
 class NotAttempted(Shown):
     """The exercise still holds its placeholder."""
 
+    def __str__(self) -> str:
+        return wrapped(super().__str__())
+
 
 class CheckFailed(Shown):
     """The answer is wrong: what was expected, what came, the likeliest mistake, where to look.

@@ -5,11 +5,19 @@ answers are named, and right ones in other styles pass.
 import pytest
 
 from course.checking import CheckFailed, NotAttempted
+from tests.checks.answers import beginners
 from tests.checks.harness import changed, lessons
 
+SAMPLE = 4  # every fourth row of the beginners' table; `make slow` takes them all
 EXERCISES = [(lesson, exercise) for lesson in lessons() for exercise in lesson.checks]
 WRONG = [(lesson, *row) for lesson in lessons() for row in lesson.wrong]
 SEVERAL = [(lesson, *row) for lesson in lessons() for row in lesson.several]
+BEGINNERS = [
+    pytest.param(lesson, *row, marks=[] if number % SAMPLE == 0 else pytest.mark.slow)
+    for number, row in enumerate(beginners.ROWS)
+    for lesson in lessons()
+    if row[0] in lesson.checks
+]
 RIGHT = [
     pytest.param(lesson, exercise, source, id=f"{lesson.name[:2]}-{exercise}: {style}")
     for lesson in lessons()
@@ -46,6 +54,15 @@ def test_wrong_answer_is_named(lesson, exercise, old, new, says):
 
 @pytest.mark.parametrize(("lesson", "exercise", "edits", "says"), SEVERAL)
 def test_a_mistake_made_several_times_is_named(lesson, exercise, edits, says):
+    source = lesson.solutions[exercise]
+    for old, new in edits:
+        assert old in source
+        source = source.replace(old, new)
+    assert_named(lesson, exercise, source, says)
+
+
+@pytest.mark.parametrize(("lesson", "exercise", "edits", "says"), BEGINNERS)
+def test_what_beginners_write_is_named(lesson, exercise, edits, says):
     source = lesson.solutions[exercise]
     for old, new in edits:
         assert old in source
