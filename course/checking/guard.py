@@ -2,6 +2,7 @@
 
 import random
 import sys
+import types
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,6 +18,7 @@ NEUTRAL = {  # what answers run under, whatever the notebook has set
     "autocast on a GPU": False,
     "default dtype": torch.float32,
     "default device": torch.device("cpu"),
+    "torch.random": torch.random,
     "threads": 1,  # on a busy machine several would only wait for each other over small tensors
     "deterministic algorithms": (False, False),
 }
@@ -37,6 +39,7 @@ def settings() -> dict:
         "autocast on a GPU": torch.is_autocast_enabled("cuda"),
         "default dtype": torch.get_default_dtype(),
         "default device": torch.get_default_device(),
+        "torch.random": torch.random,
         "threads": torch.get_num_threads(),
         "deterministic algorithms": (
             torch.are_deterministic_algorithms_enabled(),
@@ -53,6 +56,7 @@ def put_back(wanted: dict) -> None:
         "autocast on a GPU": lambda on: torch.set_autocast_enabled("cuda", on),
         "default dtype": torch.set_default_dtype,
         "default device": lambda d: torch.set_default_device(None if d.type == "cpu" else d),
+        "torch.random": lambda module: setattr(torch, "random", module),
         "threads": torch.set_num_threads,
         "deterministic algorithms": lambda pair: torch.use_deterministic_algorithms(
             pair[0], warn_only=pair[1]
@@ -139,4 +143,6 @@ def seeds_watched() -> Iterator[None]:
 
 
 def _shown(value):
+    if isinstance(value, types.ModuleType):
+        return "the module"
     return {True: "on", False: "off"}.get(value, value) if isinstance(value, bool) else value

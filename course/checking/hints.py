@@ -8,12 +8,13 @@ computation that is long over.
 import ast
 import difflib
 import inspect
+import linecache
 import types
 
 import torch
 from torch import nn
 
-from course.checking import shapes
+from course.checking import shapes, sizes
 from course.checking.names import no_attribute, nothing_there, unknown_name
 from course.checking.problems import Problem, is_students_frame
 
@@ -101,6 +102,16 @@ def not_a_layer(p: Problem) -> str:
     return ""
 
 
+def class_kept(p: Problem) -> str:
+    """`self.act = nn.SiLU`, which is called further down."""
+    owner = p.frame.f_locals.get("self") if p.frame else None
+    if isinstance(owner, nn.Module) and isinstance(p.error, TypeError | AttributeError):
+        for name, value in vars(owner).items():
+            if isinstance(value, type) and issubclass(value, nn.Module):
+                return f"`self.{name}`: {_a_class(value)}"
+    return ""
+
+
 def layer_for_tensor(p: Problem) -> str:
     if not isinstance(p.error, TypeError | AttributeError | RuntimeError):
         return ""
@@ -177,43 +188,6 @@ def several_for_one(p: Problem) -> str:
     return ""
 
 
-def float_for_int(p: Problem) -> str:
-    if not isinstance(p.error, TypeError | RuntimeError | ValueError | IndexError):
-        return ""
-    nodes = list(ast.walk(p.node)) if p.node is not None else []
-    for node in nodes:
-        value = p.value(node) if isinstance(node, ast.expr) else None
-        if isinstance(value, float) and value == int(value) and _needs_int(p, node):
-            text = ast.unparse(node)
-            return (
-                f"`{text}` is {value:g}, a float; a size or number is an int: `//` divides to one"
-            )
-    for value in _sizes_given(p):
-        if isinstance(value, float) and value == int(value):
-            return "a size or number of layers is a float here; `/` gives floats, `//` an int"
-        if isinstance(value, float):
-            return f"{value:g} stands where a size belongs: are the arguments complete, in order?"
-    return ""
-
-
-def _needs_int(p, node):
-    return not isinstance(node, ast.Constant) and isinstance(p.node, ast.Call)
-
-
-LAYER_SIZES = ("kernel_size", "stride", "padding", "dilation", "groups")
-
-
-def _sizes_given(p):
-    if p.inner is None or is_students_frame(p.inner):
-        return []
-    names = dict(p.inner.f_locals)
-    if isinstance(names.get("self"), nn.Module):
-        names |= {n: v for n, v in vars(names["self"]).items() if n in LAYER_SIZES}
-    found = [v for n, v in names.items() if n.endswith(("features", "channels", "size", "shape"))]
-    found += [names[n] for n in (*LAYER_SIZES, "dim") if n in names]
-    return [x for v in found for x in (v if isinstance(v, tuple | list) else [v])]
-
-
 def wrong_arguments(p: Problem) -> str:
     if not isinstance(p.error, TypeError) or not isinstance(p.node, ast.Call):
         return ""
@@ -251,10 +225,52 @@ def forward_called_otherwise(p: Problem) -> str:
 
 
 def loop_over_a_number(p: Problem) -> str:
-    if p.opname == "GET_ITER" and p.node is not None and isinstance(p.value(p.node), int):
-        text = ast.unparse(p.node)
-        return f"`{text}` is a number, {p.value(p.node)}; range({text}) counts up to it"
+    loop = _statement(p) if p.opname == "GET_ITER" else None
+    if not isinstance(loop, ast.For | ast.comprehension):
+        return ""
+    value, text = p.value(loop.iter), ast.unparse(loop.iter)
+    if isinstance(value, int):
+        return f"`{text}` is a number, {value}; range({text}) counts up to it"
+    if isinstance(value, types.BuiltinMethodType | types.MethodType):
+        return f"`{text}` is the function itself; parentheses call it: `{text}()`"
     return ""
+
+
+def class_in_with(p: Problem) -> str:
+    """`with torch.no_grad:`"""
+    if p.opname != "BEFORE_WITH" or p.frame is None:
+        return ""
+    line = linecache.getline(p.frame.f_code.co_filename, p.line).strip()
+    node = ast.parse(f"{line} pass").body[0] if line.endswith(":") else None
+    item = node.items[0].context_expr if isinstance(node, ast.With) else None
+    if item is not None and isinstance(p.value(item), type):
+        text = ast.unparse(item)
+        return f"`{text}` is a class; parentheses are missing: `with {text}(...):`"
+    return ""
+
+
+def largest_of_several(p: Problem) -> str:
+    """Python's max of a tensor, and a tensor's max along an axis, which is two tensors."""
+    if p.node is None or not isinstance(p.error, TypeError | RuntimeError):
+        return ""
+    for node in (node for node in ast.walk(p.node) if isinstance(node, ast.Call)):
+        if isinstance(node.func, ast.Name) and p.value(node.func) in (max, min):
+            return f"Python's {node.func.id} goes over rows; x.{node.func.id}() over all numbers"
+        name = getattr(node.func, "attr", "")
+        if name in ("max", "min") and (node.args or node.keywords):
+            return f"`{name}` along an axis gives values and indices; a{name} the values alone"
+    return ""
+
+
+def how_it_is_called(p: Problem) -> str:
+    """The last resort: an error inside of what the course or PyTorch was called for."""
+    if not isinstance(p.node, ast.Call) or p.inner is None or is_students_frame(p.inner):
+        return ""
+    owner = p.value(p.node.func)
+    module = getattr(owner, "__module__", None) or ""
+    if not isinstance(p.error, TypeError) or not module.startswith(("coatnet", "vit", "torch.nn")):
+        return ""
+    return f"`{ast.unparse(p.node.func)}` takes {shapes.takes(owner)}: are these what it gets?"
 
 
 def unpacking(p: Problem) -> str:
@@ -264,6 +280,9 @@ def unpacking(p: Problem) -> str:
     if isinstance(statement, ast.For | ast.comprehension) and isinstance(
         p.value(statement.iter), dict
     ):
+        return f"iterating a dict gives its names alone: `{ast.unparse(statement.iter)}.items()`"
+    loops = isinstance(statement, ast.For | ast.comprehension)
+    if loops and ast.unparse(statement.iter).endswith("state_dict()"):
         return f"iterating a dict gives its names alone: `{ast.unparse(statement.iter)}.items()`"
     if isinstance(statement, ast.Assign):
         value = p.value(statement.value)
@@ -344,6 +363,7 @@ RULES = (
     no_attribute,
     unpacking,
     loop_over_a_number,
+    class_in_with,
     generator_for_list,
     nothing_there,
     class_for_object,
@@ -351,10 +371,15 @@ RULES = (
     wrong_arguments,
     forward_called_otherwise,
     method_for_result,
+    class_kept,
     layer_for_tensor,
     several_for_one,
-    float_for_int,
+    sizes.float_for_int,
+    sizes.tuple_for_number,
+    sizes.layer_settings,
     missing_key,
     failed_call,
     list_out_of_range,
+    largest_of_several,
+    how_it_is_called,
 )

@@ -101,7 +101,10 @@ def _average_mistake(came, expected, start, run):
         if _same(came, state):
             return hint
     if not set(wrong) & set(weights):
-        return "a counter of batches has no fractions: copy what is not floating point"
+        return (
+            "a counter of batches has no fractions: copy what is not floating point, as "
+            "value.is_floating_point() tells, with its parentheses"
+        )
     if all(close_tensors(came[name], start[name]) for name in weights):
         return (
             "nothing changed: write into the tensors, with value.copy_(...), value.mul_(...), "

@@ -4,6 +4,7 @@ import numbers
 from dataclasses import replace
 from unittest.mock import patch
 
+import numpy
 import torch
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensor
@@ -303,7 +304,9 @@ def _require_count(came, right, mistakes):
         raise CheckFailed(call, "a tensor on the meta device, which has no contents", likely)
     if came is None:
         raise CheckFailed(call, "None", "the function has no `return`")
-    value = came.item() if isinstance(came, torch.Tensor) and came.numel() == 1 else came
+    holds_one = isinstance(came, torch.Tensor) and came.numel() == 1
+    # A NumPy number would be compared in its own precision
+    value = came.item() if holds_one or isinstance(came, numpy.generic) else came
     if not isinstance(value, numbers.Number) or isinstance(value, bool):
         likely = "one plain number is asked for"
         if isinstance(came, nn.Module):

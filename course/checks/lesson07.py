@@ -32,7 +32,7 @@ SHARES = (0.0, 0.0137, 0.0531, 0.2, 0.3217, 0.4, 0.7371, 0.9053, 1.0)
 @exercise("A schedule", warmup_cosine, ())
 def schedule(answer):
     calls = [(share, warmup) for warmup in (0.1, 0.027, 0.25, 0.6) for share in SHARES]
-    calls += [(0.1, 0.1), (0.013,), (0.5501,)]
+    calls += [(0.1, 0.1), (0.013,), (0.5501,), (0.0266, 0.027), (0.0974,)]
     expected = [warmup_cosine(*call) for call in calls]
     came = []
     for call in calls:

@@ -27,6 +27,11 @@ PARENTHESES = "parentheses are missing: (share - warmup) / (1 - warmup)"
 RISE = "below `warmup` the factor is share / warmup"
 HALVED = "only a part is halved; parentheses: (1 + cos(...)) / 2"
 SCHEDULE_MISTAKES = [  # (hint, what (share, warmup) gives then)
+    ("`share` is rounded; take it as it is", lambda s, w: warmup_cosine(round(s, 2), w)),
+    (
+        "`share` is rounded before it is compared; take it as it is",
+        lambda s, w: s / w if round(s, 2) < w else _cosine(s, w),
+    ),
     (f"the warm-up is missing: {RISE}", _cosine),
     ("it stays at 1 after the warm-up; let it fall", _after_warmup(lambda s, w: 1.0)),
     ("it stays at 0 after the warm-up; let it fall from 1", _after_warmup(lambda s, w: 0.0)),
@@ -495,6 +500,16 @@ def _mixes():
 
 MIX_MISTAKES = [
     *_mixes(),
+    *(
+        (
+            "the larger of share and 1 - share is taken of the images; share may be below a half",
+            lambda x, t, share, partner, s=0.1, soft=soft: (
+                _fade(x, max(share, 1 - share), partner),
+                _fade(_smooth(t, s), max(share, 1 - share) if soft else share, partner),
+            ),
+        )
+        for soft in (False, True)
+    ),
     ("targets and images are swapped in the result", lambda *a: mix(*a)[::-1]),
     (
         "the partners' targets are not smoothed: smooth all, then mix",

@@ -412,6 +412,10 @@ SWEEP_MISTAKES = [
         lambda m, x, t, s: [len(x) * v for v in resolution_sweep(m, x, t, s)],
     ),
     (
+        "divided by 100; divide by the number of images, len(targets), or take .mean()",
+        lambda m, x, t, s: [len(x) * v / 100 for v in resolution_sweep(m, x, t, s)],
+    ),
+    (
         "rounded; return the shares as they are",
         _changed(lambda s: [round(v, 2) for v in s]),
     ),

@@ -563,7 +563,7 @@ SENSELESS = {
     },
     **{
         (exercise, "other names"): "the exercise gives the names: weights or parts go by name"
-        for exercise in ("mbconv-rw", "coatnet-rw", "coatnet-staged")
+        for exercise in ("mbconv-rw", "coatnet-rw", "coatnet-staged", "resume")
     },
     **{
         (exercise, "works on deep copies"): "what it is given is what it has to change"
