@@ -193,9 +193,9 @@ def family(answer):
             raise CheckFailed(
                 f"{call}.{changed[0]} = {getattr(right, changed[0])!r}, the default",
                 getattr(came, changed[0]),
-                "table 3 says nothing of this field: leave it out",
+                "the table says nothing of this field: leave it out",
             )
-    return "stem, depths, widths and kinds of CoAtNet-0 to -5 as in table 3."
+    return "stem, depths, widths and kinds of CoAtNet-0 to -5 as in tables 3 and 11."
 
 
 def _require_field(call, field, came, right, number):

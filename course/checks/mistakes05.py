@@ -733,7 +733,7 @@ def _stem_width_mistake(got, right):
         (first, first): "that is the D of S1; the stem's two widths are both the D of S0",
         (3, stem): "the 3 colours are no width of the stem: its two convolutions are D wide",
         (stem, first): "both widths are the D of S0; S1's first block makes the step to its own",
-        (stem // 2, stem): "both convolutions have the full width in table 3, not half of it first",
+        (stem // 2, stem): "both convolutions have the full width, not half of it first",
         (2, stem): "2 is the number L of S0's convolutions, not a width",
         (64, 64): "the default, CoAtNet-0's; both are the D of S0 in this row",
     }.get(got, "")

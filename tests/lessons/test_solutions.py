@@ -175,5 +175,6 @@ def test_without_a_network_the_lesson_says_so_in_a_line_and_goes_on(capsys, monk
     define(next(cell.source for cell in cells if cell.source.startswith("mine, their")), namespace)
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 4
-    assert all(line.startswith("no network to fetch coatnet_") for line in lines[::2])
+    offline = "This is the output of a run without a network: coatnet_"
+    assert all(line.startswith(offline) for line in lines[::2])
     assert all(line.endswith("random weights loaded") for line in lines[1::2])
