@@ -698,8 +698,8 @@ axes[0].legend()
 # *sooner*; the paper asks who is best after hundreds of epochs. So don't read off a winner. Nor a cause: C-C-C-C and C-C-C-T
 # differ in one block, on a grid of 2 x 2, where attention has four places to compare. It is hardly
 # attention's hunger for data that shows there. Norm, activation, squeeze-excite and the zeros around the grid,
-# which tell a convolution where the corners are, differ as well (question 4). Give the layouts more steps, with
-# `run("C-C-T-T", 0, steps=400)`, and see how the gaps close.
+# which tell a convolution where the corners are, differ as well (question 4). What do more steps change?
+# `run("C-C-T-T", 0, steps=400)` tells.
 #
 # ## 7 · ViT, hybrid, staged
 #
@@ -722,9 +722,9 @@ for name in ("ViT", "hybrid", "C-C-T-T"):
 # C-C-T-T has the fewest seconds: coarse grids, and so less than a quarter of the ViT's arithmetic and about an eighth of the
 # hybrid's, as the table in section 6 says. It is not eight times as fast: in models as small as these much of the time goes into
 # starting operations and fetching numbers. And it has not learned most. The hybrid reads far more textures than
-# the two others, whether one counts by steps or by seconds: two convolutions 64 channels wide and more on a fine grid are
-# worth their price here. But that is after seconds of training. With real photographs and five minutes the hybrid leads under one recipe, a staged
-# model under another, as [`benchmarks/README.md`](../benchmarks/README.md) has it.
+# the two others after as many steps, though it takes the longest for them. Who would lead after equal *seconds* this table doesn't say: in
+# the hybrid's time C-C-T-T can take more than twice its steps. And all of it is about the first seconds of training. With real
+# photographs and five minutes the hybrid leads under one recipe, a staged model under another, as [`benchmarks/README.md`](../benchmarks/README.md) has it.
 #
 # Last, look inside. An image on its way through your trained C-C-C-C. Of each stage you see the three channels
 # that vary most over the image, each in its own scale: bright is much, dark is little.
@@ -750,8 +750,8 @@ for column, grid in enumerate(maps, start=1):
 
 # %% [markdown]
 # From stage to stage places become fewer and larger. On the grid of S0 one still finds the discs with their
-# stripes; on S3's 4 x 4 places one can say where something is, and no longer what. What it is, the channels have to say:
-# three of 144 are shown of S4, and the head reads all of them.
+# stripes; on S2's 7 x 7 places at best the row that they form; on S3's 4 x 4 the eye finds little again. What is there the
+# channels have to say: three of 144 are shown of S4, and the head reads all of them.
 #
 # ## What you have now
 #

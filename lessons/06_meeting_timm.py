@@ -429,7 +429,7 @@ bars = axis.barh(list(shares), list(shares.values()), color=colours)
 labels = [f"{100 * share:.{0 if share > 0.01 else 4}f} %" for share in shares.values()]
 axis.bar_label(bars, labels, padding=3)
 axis.axvline(1e-5, color="black", linestyle=":", label="our bound")
-axis.legend(loc="lower right")
+axis.legend(loc="upper right")
 axis.set(
     xscale="log", xlim=(1e-6, 100), xlabel="largest difference, as a share of the largest logit"
 )

@@ -12,10 +12,10 @@ DEFINED = {
     "CoAtNet-5 would fill 2.7 GB of memory": "687 million numbers of 4 bytes",
     "says 167 M, the final one 168 M": "the two versions of the paper",
     "it has 17.8 instead of 25 million parameters": "printed below as the sum of the causes: 17.82",
+    "Section 2.2 of the paper argues": "a section of the paper",
     "1.3 million images": "the size of ImageNet-1K",
     "300 million images of JFT": "the paper, section 4.1",
     "82.39 % against C-T-T-T's 81.78 %": "the paper, table 2",
-    "about a third of a million each": "counted below",
     "That is 1,280 images": "80 steps of 16",
 }
 
@@ -132,8 +132,9 @@ def convolutions_learn_sooner(run):
 @claim(
     "C-C-T-T has the fewest seconds",
     "It is not eight times as fast",
-    "The hybrid reads far more textures than the two others, whether one counts by steps or by "
-    "seconds",
+    "The hybrid reads far more textures than the two others after as many steps, though it takes "
+    "the longest for them.",
+    "in the hybrid's time C-C-T-T can take more than twice its steps",
     slow=True,
 )
 def the_hybrid_reads_more_textures(run):
@@ -144,9 +145,8 @@ def the_hybrid_reads_more_textures(run):
         right = cell["shape_texture_accuracy"](result.predictions, cell["few"].targets)
         textures[name] = right[1]
     for other in ("ViT", "C-C-T-T"):
-        more = textures["hybrid"] / textures[other]
-        yield above(f"textures, hybrid over {other}", more, 1.3)
-        yield above(f"a second, hybrid over {other}", more * seconds[other] / seconds["hybrid"], 1)
-    yield below("seconds, C-C-T-T of the hybrid's", seconds["C-C-T-T"] / seconds["hybrid"], 1)
+        yield above(f"textures, hybrid over {other}", textures["hybrid"] / textures[other], 1.3)
+    yield below("seconds, ViT of the hybrid's", seconds["ViT"] / seconds["hybrid"], 1)
+    yield below("seconds, C-C-T-T of the hybrid's", seconds["C-C-T-T"] / seconds["hybrid"], 0.5)
     yield above("seconds, C-C-T-T of the hybrid's", seconds["C-C-T-T"] / seconds["hybrid"], 1 / 8)
     yield below("seconds, C-C-T-T of the ViT's", seconds["C-C-T-T"] / seconds["ViT"], 1)

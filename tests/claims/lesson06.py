@@ -5,13 +5,9 @@ from tests.claims.ledger import above, below, claim, equal
 
 # Numbers that are definitions, or arithmetic that the text spells out: phrase -> why
 DEFINED = {
-    "errors of 1e-7 a step pile up": "float32 has seven digits",
-    "to some 1e-6 of the largest logit": "rounding, of which the bound is a multiple",
-    "So we ask for 1e-5.": "the bound",
     "60 and 110 MB": "15 and 27 million parameters of 4 bytes",
     "Now the whole model, 25 million numbers": "parameters of coatnet_0_224, counted in lesson 5",
     "1.3 million photographs": "the size of ImageNet-1K",
-    "a bound of 1e-4": "ten times the bound",
 }
 
 PROOF = (
