@@ -1,4 +1,7 @@
-"""BatchNorm for several processes, on CPUs too."""
+"""BatchNorm for several processes, on CPUs too, and for one image alone."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 import torch.distributed as dist
@@ -98,3 +101,19 @@ def separate_batch_norm(model: nn.Module) -> None:
         if isinstance(module, _Synced):
             vars(module).pop("synced", None)
             module.__class__ = type(module).__bases__[1]
+
+
+@contextmanager
+def learned_statistics(model: nn.Module, wanted: bool) -> Iterator[None]:
+    """Where `wanted`, BatchNorm uses the statistics that it has learned, and learns nothing.
+
+    So one image can be a batch: at 1 x 1 pixels its values have no spread of their own.
+    """
+    norms = [m for m in model.modules() if wanted and isinstance(m, _BatchNorm) and m.training]
+    for norm in norms:
+        norm.eval()
+    try:
+        yield
+    finally:
+        for norm in norms:
+            norm.train()

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from course.training.averages import MovingAverage
+from course.training.batch_norm import learned_statistics
 from course.training.budget import Budget
 from course.training.evaluation import evaluate_together
 from course.training.history import History, Sums
@@ -169,7 +170,9 @@ class Run:
         with self.reports.epoch(number, count, current.steps):
             for place, (images, targets) in enumerate(batches, current.steps):
                 size = self.budget.batch(place)
-                results = self.learner.gradients(images, targets, size, len(self.train.classes))
+                alone = size == 1 < self.budget.batch_size  # the images that were left
+                with learned_statistics(self.learner.model, alone):
+                    results = self.learner.gradients(images, targets, size, len(self.train.classes))
                 self.unread.append((results, size, self.learner.rate))
                 stopped = self.steps % read_every == 0 and self.read()
                 self.learner.update()

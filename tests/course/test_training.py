@@ -359,3 +359,20 @@ def test_estimate_leaves_the_model_alone_and_says_how_long(capsys):
 )
 def test_durations_in_words(seconds, words):
     assert training.evaluation.in_words(seconds) == words
+
+
+def test_a_last_batch_of_one_image_trains_where_batch_norm_has_one_pixel():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.BatchNorm2d(3), nn.Flatten(), nn.Linear(3, 2))
+    with pytest.raises(ValueError, match="more than 1 value"):
+        model(torch.randn(1, 3, 4, 4))
+    seen, norm = [], model[1]
+    norm.reset_running_stats()
+    norm.register_forward_hook(lambda module, args, _: seen.append((len(args[0]), module.training)))
+    training.fit(model, dataset(9), batch_size=4, epochs=2, quiet=True)
+    assert seen[:6] == [(4, True), (4, True), (1, False)] * 2
+    assert norm.num_batches_tracked == 4
+    assert norm.weight.grad.any()
+    model = nn.Sequential(nn.BatchNorm2d(3), linear())
+    training.fit(model, dataset(3), batch_size=1, epochs=1, quiet=True)
+    assert model[0].num_batches_tracked == 3  # batches of one by choice are as they ever were
