@@ -120,6 +120,13 @@ def check(namespace: dict, checks: str, call: str) -> None:
         del namespace[CALLED]
 
 
+def rehearse(checks: str, call: str) -> None:
+    """The same check with the course's own answer: what is slow the first time is then done."""
+    function, answers = _parts(call)
+    getattr(_imported(checks)["check"], function)(reference_of(answers[0]))
+    exercises._passed.clear()
+
+
 def probe(checks: str, call: str) -> None:
     """The same check with a known wrong answer. Raises Forged where it does not fail."""
     fresh = _imported(checks)
