@@ -26,7 +26,7 @@ from course.training import fit, warmup_cosine
 from vit import ViT
 
 LESSON = CoAtNetConfig(stem_widths=(16, 16), depths=(1, 1, 2, 1), widths=(16, 36, 64, 128))
-# Lesson 8's models: the function that makes each, its learning rate, its steps
+# Models like lesson 8's, trained longer: what makes each, its learning rate, its steps
 LESSON_MODELS = {
     "ViT": (partial(ViT, 56, 8, 96, 4, 100, depth=3), 1e-3, 300),
     "hybrid": (partial(CoAtNEt, 56, 8, 64, 4, 100, depth=2), 2e-3, 400),

@@ -111,13 +111,17 @@ class Run:
         if texts not in self._after:
             namespace = dict(notebook(self.number, self.style))
             _shift_training(namespace, self.seed)
-            printed = io.StringIO()
-            with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(io.StringIO()):
-                for text in texts:
-                    harness.define(self._with_seed(code_cell(self.number, text)), namespace)
-            _close_figures()
-            self._after[texts] = namespace | {"printed": printed.getvalue()}
+            self._after[texts] = self.then(namespace, *texts)
         return self._after[texts]
+
+    def then(self, variables: dict, *texts: str) -> dict:
+        """The variables after further cells, such as those that look at what `after` trained."""
+        namespace, printed = dict(variables), io.StringIO()
+        with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(io.StringIO()):
+            for text in texts:
+                harness.define(self._with_seed(code_cell(self.number, text)), namespace)
+        _close_figures()
+        return namespace | {"printed": printed.getvalue()}
 
     def _with_seed(self, source: str) -> str:
         shifted = rf"torch.manual_seed(\1 + {1000 * self.seed})"
