@@ -34,8 +34,8 @@ print(f"{len(train):,} images to train, {len(test):,} to test, {len(train.classe
 # ## 1 · Three trained models
 #
 # A ViT, the hybrid of lesson 2, and a staged C-C-T-T, each with a few hundred thousand parameters and some ten seconds of
-# training on two CPU cores, if these have nothing else to do. (Without dropout: nobody learns anything by heart in so short
-# a time.) We keep a copy of the staged model from before training, to compare with.
+# training on two CPU cores. (Without dropout: nobody learns anything by heart in so short a time.) We keep a copy of the
+# staged model from before training, to compare with.
 
 # %% tags=["nbval-ignore-output"]
 CONFIG = CoAtNetConfig(stem_widths=(16, 16), depths=(1, 1, 2, 1), widths=(16, 36, 64, 128))
@@ -47,13 +47,12 @@ def trained(model, lr, steps):
     steps = 20 * steps if FULL else steps
     optimizer = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=0.05)
     options = {"optimizer": optimizer, "schedule": training.warmup_cosine, "quiet": True}
-    history = training.fit(model, train, steps=steps, **options)
+    training.fit(model, train, steps=steps, **options)
     predictions = training.evaluate(model, few, quiet=True).predictions
     shape, texture = shape_texture_accuracy(predictions, few.targets)
     size = sum(p.numel() for p in model.parameters())
     print(
-        f"{type(model).__name__:8} {size:,} parameters, {history.seconds:3.0f} s: "
-        f"shape {shape:4.0%}, texture {texture:4.0%}"
+        f"{type(model).__name__:8} {size:,} parameters: shape {shape:4.0%}, texture {texture:4.0%}"
     )
     return model.cpu().eval()
 
@@ -410,7 +409,7 @@ for column, (label, (_, amounts)) in enumerate(DAMAGE.items()):
         axis.set_xticks(range(len(amounts)), amounts)
         axis.grid(alpha=0.3)
     axes[1, column].set_xlabel(label)
-axes[0, 1].legend()
+axes[0, 2].legend(loc="upper right")
 axes[1, 0].set(ylabel="texture right (%)")
 axes[0, 0].set_ylabel("shape right (%)")
 bottom, top = axes[0, 0].set_ylim(0, 103)
