@@ -499,13 +499,13 @@ legend = axis.legend(ncols=4, fontsize=9)
 # %% [markdown]
 # Compare seed by seed, not mean by mean: seeds differ by about as much as most of the changes make.
 #
-# - The **flips** cost more than anything else, on every seed: the promise is broken. They cost shapes *and* textures, as the
-#   last two columns say beside those of the shifts alone: the model is taught that an ess is a zed, and that falling
-#   stripes rise.
-# - The **schedule** is worth some points on average, but not the same for every seed: at a constant rate a run may end on a
-#   good step or on a bad one, as section 5 showed.
+# - The **flips** break the promise, and it shows on every seed, far beyond what the shifts alone do. They cost shapes *and*
+#   textures, as the last two columns say beside those of the shifts: the model is taught that an ess is a zed, and that
+#   falling stripes rise.
+# - The **schedule** is worth some points on average, but by no means the same for every seed: at a constant rate a run may
+#   end on a good step or on a bad one, as section 5 showed.
 # - **Mixing** costs some points on average. It is a remedy for a model that learns its images by heart; in 90 steps, 9
-#   passes, it is not there yet, and what it sees is harder. **Shifts** gain on one seed and lose on another.
+#   passes, it is not there yet, and what it sees is harder. What **shifts** do depends on the seed.
 # - The **average**, so strong in section 5, makes no difference to speak of: the schedule ends in small steps anyway, and
 #   leaves nothing to even out.
 #
