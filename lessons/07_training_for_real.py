@@ -338,7 +338,7 @@ for name in list(steppers) * 11:  # taking turns
     started = time.perf_counter()
     loss = steppers[name](learners[name], optimizers[name], images, targets)
     seconds.setdefault(name, []).append(time.perf_counter() - started)
-    losses[name] = loss.item()
+    losses[name] = torch.as_tensor(loss).item()  # whether yours returns a tensor or a number
 for name, times in seconds.items():
     median = 1000 * torch.tensor(times[1:]).median()  # the first step warms up
     print(f"{name:8} {median:5.1f} ms a step, loss of the last {losses[name]:.3f}")
