@@ -1,7 +1,7 @@
 # Every target sets up what it needs, and does nothing twice. book/setup.md has the same for Windows.
 PYTHON ?= python3
 BIN := .venv/bin
-# `make learn TORCH=cpu`: PyTorch's build for machines without a GPU, 1.2 GB instead of 7
+# `make learn TORCH=cpu`: PyTorch's build for machines without a GPU, 1.5 GB instead of 7
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 ifneq ($(filter-out cpu,$(TORCH)),)
 $(error TORCH=$(TORCH) is not known: TORCH=cpu, or nothing for the build that finds a GPU)

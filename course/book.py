@@ -6,6 +6,7 @@ solutions are folded and links lead from page to page; Sphinx does the rest.
 """
 
 import argparse
+import functools
 import importlib.util
 import posixpath
 import re
@@ -23,8 +24,10 @@ from course.lesson_files import ROOT
 TEXTS = {  # files of the repository that are pages: where each goes
     "CONTRIBUTING.md": "maintainers.md",
     "CHANGELOG.md": "changelog.md",
+    "course/classroom/README.md": "grading.md",
     **{f"benchmarks/{p.name}": f"benchmarks/{p.name}" for p in ROOT.glob("benchmarks/*.md")},
 }
+LAYOUT = re.compile(r"\b[CT](-[CT]){3}\b")  # such as C-C-T-T, which no line may break
 FOLDED = {"code_prompt_show": "Show a solution", "code_prompt_hide": "Hide the solution"}
 
 
@@ -35,15 +38,20 @@ def page_of(path: str) -> str | None:
         return parts[-1]
     if parts[0] in ("lessons", "notebooks", "solutions") and len(parts) == 2:
         return f"lessons/{PurePosixPath(path).stem}.ipynb"
-    if (ROOT / path) in described():
-        return f"api/{module_of(path)}.md"
+    package = str(PurePosixPath(path).with_name("__init__.py"))
+    for module in (path, package) if parts[0] == "course" and len(parts) > 2 else (path,):
+        if ROOT / module in described():
+            return f"api/{module_of(module)}.md"
     return "index.md" if path == "README.md" else TEXTS.get(path)
 
 
+@functools.cache
 def described() -> list[Path]:
-    """The modules that have a page: all but the inner rooms, which no notebook or shell names."""
-    found = [*ROOT.glob("vit.py"), *ROOT.glob("coatnet/**/*.py"), *ROOT.glob("course/**/*.py")]
-    return sorted(p for p in found if not {"checks", "classroom"} & set(p.relative_to(ROOT).parts))
+    """The modules that have a page: the models', and what notebooks and shells name of the course.
+    A package has one for all that it gives; the checks and the grader's inner rooms have none."""
+    found = [*ROOT.glob("vit.py"), *ROOT.glob("coatnet/*.py"), *ROOT.glob("course/*.py")]
+    found += ROOT.glob("course/*/__init__.py")
+    return sorted(p for p in found if p.parent.name not in ("checks", "classroom"))
 
 
 def module_of(path: str) -> str:
@@ -79,6 +87,7 @@ def lesson_page(path: Path, repository: str) -> NotebookNode:
             continue
         if cell.cell_type == "markdown":
             text = cell.source.replace(lesson_files.ALONE, "")
+            text = LAYOUT.sub(lambda layout: layout[0].replace("-", "\u2011"), text)
             cell.source = in_book(text, where, f"lessons/{path.stem}.ipynb", repository)
         if cell.id.startswith("exercise-"):
             cells.append(nbformat.v4.new_code_cell(student[cell.id].source, id=f"open-{cell.id}"))
@@ -109,8 +118,8 @@ def gather(source: Path, repository: str) -> None:
         lesson_files.write(made, source / "lessons" / f"{script.stem}.ipynb")
     for module in described():
         name = module_of(module.relative_to(ROOT).as_posix())
-        # What a package gives is described where it is defined
-        members = "no-members" if module.name == "__init__.py" else "members"
+        # What coatnet gives is described on the pages of its modules
+        members = "no-members" if name == "coatnet" else "members"
         text = f"# {name}\n\n```{{eval-rst}}\n.. automodule:: {name}\n   :{members}:\n```\n"
         (source / "api" / f"{name}.md").write_text(text, encoding="utf-8")
     hosted.build(source / "downloads" / "notebooks", repository)

@@ -152,7 +152,7 @@ print("ways from each of 15 pixels to the token:", *paths.int().flatten().tolist
 # One thing changes on the quiet: **who decides how many tokens there are?** In the ViT it was
 # `patch_size`. Here it is the stem, whose stride of 8 gives
 #
-# $$N = \left\lceil \frac{\text{img\_size}}{8} \right\rceil^2 \qquad (+ 1 \text{ for CLS}).$$
+# $$N = \left\lceil \frac{\mathrm{img\_size}}{8} \right\rceil^2 \qquad (+ 1 \text{ for CLS}).$$
 #
 # `patch_size` stays in the signature, so that both models are called alike, and has no effect.
 #

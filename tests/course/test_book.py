@@ -13,6 +13,10 @@ URL = "https://github.com/somebody/a-fork"
     [
         ("../coatnet/attention.py", "../api/coatnet.attention.md"),
         ("../vit.py", "../api/vit.md"),
+        ("../course/training/__init__.py", "../api/course.training.md"),
+        ("../course/training/loop.py", "../api/course.training.md"),  # where its names are given
+        ("../course/grade.py", "../api/course.grade.md"),
+        ("../course/classroom/README.md", "../grading.md"),
         ("05_staged_coatnet.ipynb#the-stem", "05_staged_coatnet.ipynb#the-stem"),
         ("../notebooks/01_vit_recap.ipynb", "01_vit_recap.ipynb"),
         ("../benchmarks/robustness.md", "../benchmarks/robustness.md"),
@@ -48,3 +52,10 @@ def test_each_exercise_stands_open_above_its_folded_solution():
     text = "\n".join(cell.source for cell in page.cells)
     assert lesson_files.ALONE not in text
     assert "way-on" not in ids
+
+
+def test_no_line_breaks_within_a_layout():
+    page = book.lesson_page(ROOT / "lessons" / "05_staged_coatnet.py", URL)
+    text = "\n".join(cell.source for cell in page.cells if cell.cell_type == "markdown")
+    assert "C\u2011C\u2011T\u2011T" in text
+    assert "C-C-T-T" not in text
