@@ -3,6 +3,8 @@ document.addEventListener("DOMContentLoaded", () => {
   for (const summary of document.querySelectorAll("summary")) {
     if (!summary.textContent.trim()) summary.setAttribute("aria-label", "Show or hide the pages below");
   }
+  // The list of modules has lists directly in a list
+  for (const list of document.querySelectorAll("article ul > ul")) list.previousElementSibling?.append(list);
 });
 
 function reachWhatScrolls() {
