@@ -54,7 +54,7 @@ def main(arguments: list[str] | None = None) -> int:
     root = lesson_files.ROOT
     copies = [sys.executable, "-m", "course.update", "--only-missing"]
     subprocess.run(copies, cwd=root, check=False)
-    for name in ("JUPYTER_CONFIG_PATH", "JUPYTER_PATH"):  # no news, alt text: see course/jupyter
+    for name in ("JUPYTER_CONFIG_PATH", "JUPYTER_PATH"):  # no news; alt text: see course/jupyter
         paths = [str(root / "course" / "jupyter"), os.environ.get(name, "")]
         os.environ[name] = os.pathsep.join(filter(None, paths))
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # idle threads sleep: see the Makefile
