@@ -737,7 +737,7 @@ axis.spines[["right", "top"]].set_visible(False)
 #
 # Mistakes in the model show, since activations and pooling act on whatever comes. Of the mistakes in the weights, swapped norms do
 # not show at all: fresh norms are all alike. Q, K and V in another order do: their weights are random from the start. Wrong tables
-# hardly do, since their numbers start so small that every place is attended to nearly alike.
+# show less than above, since their numbers start so small that every place is attended to nearly alike.
 # </details>
 #
 # <details><summary>2. You forget <code>eval()</code> on both models. Their weights are equal, and they have no dropout. Do

@@ -47,6 +47,33 @@ def mistakes_that_load(run):
 
 
 @claim(
+    "Mistakes in the model show, since activations and pooling act on whatever comes.",
+    "swapped norms do not show at all: fresh norms are all alike. Q, K and V in another order do",
+    "Wrong tables show less than above",
+)
+def mistakes_with_fresh_weights(run):
+    cell = run.after(*MISTAKES)
+    fresh = cell["CoAtNet"](cell["CoAtNetConfig"]())
+    weights, shares = fresh.state_dict(), {}
+    for mistake in cell["WEIGHTS"]:
+        other = cell["CoAtNet"](cell["CoAtNetConfig"]())
+        other.load_state_dict(cell["mistaken"](weights, mistake))
+        shares[mistake] = cell["difference"](other, fresh, cell["images"][:1])
+    for mistake, options in cell["MODELS"].items():
+        other = cell["CoAtNet"](cell["replace"](cell["CoAtNetConfig"](), **options))
+        other.load_state_dict(weights)
+        if options:
+            shares[mistake] = cell["difference"](other, fresh, cell["images"][:1])
+    tables = [name for name in shares if name.startswith(("tables", "rows"))]
+    yield equal("norms swapped", shares.pop("norm1 and norm2 of MBConv swapped"), 0)
+    for name in tables:
+        share = shares.pop(name)
+        yield below(f"{name}, of its share above", share / cell["shares"][name], 0.5)
+    yield equal("others", len(shares), 7)
+    yield above("smallest of the others", min(shares.values()), 1e-4)
+
+
+@claim(
     "timm has no trained weights for it.",
     "Two of the published models are made of just this: `coatnet_nano_rw_224` and "
     "`coatnet_0_rw_224`.",
