@@ -35,11 +35,11 @@ test: .venv/dev  ## what CI proves: all lessons run, all tests
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
 	COURSE_STATIC=1 $(BIN)/python -m pytest -n auto --dist=loadfile --no-loadscope-reorder --durations=15
 
-quick: .venv/dev  ## what is proven in a minute, for each save: no kernels, no training
+quick: .venv/dev  ## what is proven in two minutes, for each save: no kernels, no training
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
 	$(BIN)/python -m pytest tests -q -n auto -m "not slow"
 
-claims: .venv/dev  ## what the lessons say of runs, over seeds and answers: 20 minutes
+claims: .venv/dev  ## what the lessons say of runs, over seeds and answers: half an hour or more
 	$(BIN)/python -m tests.claims.prove
 
 build: .venv/ready  ## lessons/ -> notebooks/ and solutions/
