@@ -721,9 +721,9 @@ for name in ("ViT", "hybrid", "C-C-T-T"):
 # %% [markdown]
 # C-C-T-T has the fewest seconds: coarse grids, and so less than a quarter of the ViT's arithmetic and about an eighth of the
 # hybrid's, as the table in section 6 says. It is not eight times as fast: in models as small as these much of the time goes into
-# starting operations and fetching numbers. And it has not learned most. The hybrid reads far more textures than
-# the two others after as many steps, though it takes the longest for them. Who would lead after equal *seconds* this table doesn't say: in
-# the hybrid's time C-C-T-T can take more than twice its steps. And all of it is about the first seconds of training. With real
+# starting operations and fetching numbers. The hybrid reads far more textures than
+# the ViT after as many steps. Don't trust its lead over C-C-T-T: there is one seed here, and with others C-C-T-T reads as many. Nor does the
+# table say who would lead after equal *seconds*: in the hybrid's time C-C-T-T can take more than twice its steps. And all of it is about the first seconds of training. With real
 # photographs and five minutes the hybrid leads under one recipe, a staged model under another, as [`benchmarks/README.md`](../benchmarks/README.md) has it.
 #
 # Last, look inside. An image on its way through your trained C-C-C-C. Of each stage you see the three channels

@@ -137,8 +137,7 @@ def convolutions_learn_sooner(run):
 @claim(
     "C-C-T-T has the fewest seconds",
     "It is not eight times as fast",
-    "The hybrid reads far more textures than the two others after as many steps, though it takes "
-    "the longest for them.",
+    "The hybrid reads far more textures than the ViT after as many steps.",
     "in the hybrid's time C-C-T-T can take more than twice its steps",
     slow=True,
 )
@@ -149,9 +148,7 @@ def the_hybrid_reads_more_textures(run):
         _, result, seconds[name] = cell["run"](name, 1000 * run.seed)
         right = cell["shape_texture_accuracy"](result.predictions, cell["few"].targets)
         textures[name] = right[1]
-    for other in ("ViT", "C-C-T-T"):
-        yield above(f"textures, hybrid over {other}", textures["hybrid"] / textures[other], 1.3)
-    yield below("seconds, ViT of the hybrid's", seconds["ViT"] / seconds["hybrid"], 1)
+    yield above("textures, hybrid over ViT", textures["hybrid"] / textures["ViT"], 1.3)
     yield below("seconds, C-C-T-T of the hybrid's", seconds["C-C-T-T"] / seconds["hybrid"], 0.5)
     yield above("seconds, C-C-T-T of the hybrid's", seconds["C-C-T-T"] / seconds["hybrid"], 1 / 8)
     yield below("seconds, C-C-T-T of the ViT's", seconds["C-C-T-T"] / seconds["ViT"], 1)
