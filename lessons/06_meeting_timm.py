@@ -440,8 +440,8 @@ axis.invert_yaxis()
 axis.spines[["right", "top"]].set_visible(False)
 
 # %% [markdown]
-# Not one error message, and all the same none of them is right. Wrong tables move the logits by about a thousandth of the largest:
-# little to look at, and a hundred times our bound. All others change them by a tenth of the largest logit and more, all but one:
+# Not one error message, and all the same none of them is right. Wrong tables move the logits by a thousandth or so of the largest:
+# little to look at, and a hundred times our bound. All others change them by a twentieth of the largest logit and more, all but one:
 # tanh's approximation of GELU, close as it is, stays near our bound, and a bound of 1e-4 would let it pass. There the proof by
 # numbers ends, and the source has to be read.
 #

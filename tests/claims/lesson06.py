@@ -31,8 +31,8 @@ def the_converted_model_gives_timms_logits(run):
 
 @claim(
     "Not one error message, and all the same none of them is right.",
-    "Wrong tables move the logits by about a thousandth of the largest",
-    "All others change them by a tenth of the largest logit and more, all but one",
+    "Wrong tables move the logits by a thousandth or so of the largest",
+    "All others change them by a twentieth of the largest logit and more, all but one",
 )
 def mistakes_that_load(run):
     shares = dict(run.after(*MISTAKES)["shares"])
@@ -43,7 +43,7 @@ def mistakes_that_load(run):
         yield above(name, share, 2e-4)
         yield below(name, share, 5e-3)
     yield equal("others", len(shares), 8)
-    yield above("smallest of the others", min(shares.values()), 0.1)
+    yield above("smallest of the others", min(shares.values()), 0.05)
 
 
 @claim(
