@@ -429,8 +429,8 @@ legend = axis.legend()
 
 # %% [markdown]
 # The model is thrown about: at a constant rate of 4e-3, twenty steps can cost a good part of what it knew. Its average
-# hardly notices. It starts later, because it still remembers the untrained weights, and then stays ahead, without a single
-# step of its own.
+# hardly notices. It starts later, because it still remembers the untrained weights, and then is mostly ahead, without a
+# single step of its own.
 #
 # ## 6 · Do they pay?
 #

@@ -90,15 +90,15 @@ def bfloat16_learns_as_well(run):
 
 
 @claim(
-    "It starts later, because it still remembers the untrained weights, and then stays ahead",
+    "It starts later, because it still remembers the untrained weights, and then is mostly ahead",
     slow=True,
 )
 def the_average_is_ahead(run):
     model, average = run.after(*AVERAGE)["curves"]
     yield below("after 20 steps, average over model", average[0] / model[0], 0.9)
     ahead = [a / m for m, a in zip(model[3:], average[3:], strict=True)]
-    yield above("from step 80 on, average over model, mean", mean(ahead), 1.05)
-    yield above("from step 80 on, average over model, least of the trials", min(ahead), 1)
+    yield above("from step 80 on, average over model, mean", mean(ahead), 1.02)
+    yield above("trials from step 80 on that it leads, of 5", sum(a > 1 for a in ahead), 2.5)
 
 
 @claim("An **exact** resume ends with the very weights of a run that never stopped.")
