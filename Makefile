@@ -10,7 +10,7 @@ endif
 # Idle threads sleep instead of spinning; beside other work it is worth up to a factor of 50.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: help learn update progress test quick claims build book bench clean
+.PHONY: help learn update progress test slow quick claims build book bench clean
 .DEFAULT_GOAL := help
 
 # A .venv that has become useless is made anew: its Python is gone, or the folder was moved
@@ -31,9 +31,13 @@ update: .venv/ready  ## after git pull: carry your answers over to the newer les
 progress: .venv/ready  ## what became of each exercise
 	@$(BIN)/python -m course.progress; code=$$?; test $$code -eq 1 -o $$code -eq 3 || exit $$code
 
-test: .venv/dev  ## what CI proves: all lessons run, all tests
+test: .venv/dev  ## what CI proves: all lessons run, all tests but the slow ones
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
-	COURSE_STATIC=1 $(BIN)/python -m pytest -n auto --dist=loadfile --no-loadscope-reorder --durations=15
+	$(BIN)/python -m pytest tests -n auto --durations=15 -m "not slow"
+	COURSE_STATIC=1 $(BIN)/python -m pytest solutions -n auto --dist=loadfile  # a notebook's cells in one worker
+
+slow: .venv/dev  ## what starts processes, kernels, browsers and sandboxes: a quarter of an hour on two cores
+	COURSE_STATIC=1 $(BIN)/python -m pytest tests -n auto --dist=loadfile --no-loadscope-reorder --durations=15 -m slow
 
 quick: .venv/dev  ## what is proven in two minutes, for each save: no kernels, no training
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
