@@ -44,7 +44,8 @@ def test_no_more_cores_than_affinity_and_quota_allow(monkeypatch, cores, quotas,
 
 def told(code, **environment):
     """What a new process says that runs the code, in an environment without any settings."""
-    kept = {k: v for k, v in os.environ.items() if not k.startswith(("OMP_", "PYTEST_"))}
+    own = ("OMP_", "MKL_", "OPENBLAS_", "PYTEST_")
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(own)}
     kept["PYTHONPATH"] = str(ROOT)
     shown = subprocess.run(
         [sys.executable, "-c", code], env=kept | environment, capture_output=True, text=True
