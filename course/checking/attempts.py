@@ -27,7 +27,7 @@ def require_attempt(title: str, answer: Any, to_write: list[str]) -> None:
     empty = [name for name, function in functions.items() if is_placeholder(function)]
     if len(empty) == len(functions):
         raise NotAttempted(
-            f"○ {title}: not attempted yet. Fill in the TODO above, then run this again."
+            f"○ {title}: not attempted yet. Fill in the TODO above, then run both."
         )
     if empty:
         names = " and ".join(f"`{name}`" for name in empty)
