@@ -154,10 +154,14 @@ def trusted_sessions(lessons: list[NotebookNode]) -> Iterator[Sessions]:
         yield warm
 
 
+def all_imports(lessons: list[NotebookNode]) -> list[str]:
+    """The import statements of lessons, each once."""
+    return sorted({ast.unparse(s) for lesson in lessons for s in imports_of(lesson)})
+
+
 @contextmanager
 def warm_sessions(lessons: list[NotebookNode], jailed: bool) -> Iterator[Sessions]:
-    imports = {ast.unparse(statement) for lesson in lessons for statement in imports_of(lesson)}
-    warm = Warm(jailed, sorted(imports))
+    warm = Warm(jailed, all_imports(lessons))
     try:
         yield warm
     finally:

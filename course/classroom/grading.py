@@ -1,6 +1,5 @@
 """Grades many notebooks at once, with any executor of concurrent.futures."""
 
-import ast
 import atexit
 import threading
 import time
@@ -14,9 +13,9 @@ from tempfile import TemporaryDirectory
 import nbformat
 
 from course import lesson_files
-from course.classroom.engine import LIMIT, all_rows, run_notebook
+from course.classroom.engine import LIMIT, all_imports, all_rows, run_notebook
 from course.classroom.intake import Submission
-from course.classroom.planning import imports_of, plan
+from course.classroom.planning import plan
 from course.classroom.results import FAILING
 from course.classroom.session import Sessions
 from course.classroom.signs import signs
@@ -115,10 +114,9 @@ def _make(where):
 
         return Kernel
     lessons = [_lesson(path.stem) for path in sorted((ROOT / "lessons").glob("*.py"))]
-    imports = {ast.unparse(statement) for lesson in lessons for statement in imports_of(lesson)}
     steps = [step for lesson in lessons for step in plan(lesson, lesson) if step.checks]
     rehearse = "from course.classroom.honesty import rehearse; rehearse"
     rehearsals = [f"{rehearse}{step.checks, step.source}" for step in steps]
-    warm = Warm(where == SANDBOX, [*sorted(imports), *rehearsals])
+    warm = Warm(where == SANDBOX, [*all_imports(lessons), *rehearsals])
     atexit.register(warm.close)
     return warm

@@ -38,6 +38,13 @@ def test_placeholder_is_not_attempted(lesson, exercise):
         lesson.run_check(exercise, lesson.placeholders[exercise])
 
 
+def edited(source, edits):
+    for old, new in edits:
+        assert old in source
+        source = source.replace(old, new)
+    return source
+
+
 def assert_named(lesson, exercise, source, says):
     assert all(says.split("|")), "an empty text stands in every message"
     with pytest.raises(CheckFailed) as failure:
@@ -54,20 +61,12 @@ def test_wrong_answer_is_named(lesson, exercise, old, new, says):
 
 @pytest.mark.parametrize(("lesson", "exercise", "edits", "says"), SEVERAL)
 def test_a_mistake_made_several_times_is_named(lesson, exercise, edits, says):
-    source = lesson.solutions[exercise]
-    for old, new in edits:
-        assert old in source
-        source = source.replace(old, new)
-    assert_named(lesson, exercise, source, says)
+    assert_named(lesson, exercise, edited(lesson.solutions[exercise], edits), says)
 
 
 @pytest.mark.parametrize(("lesson", "exercise", "edits", "says"), BEGINNERS)
 def test_what_beginners_write_is_named(lesson, exercise, edits, says):
-    source = lesson.solutions[exercise]
-    for old, new in edits:
-        assert old in source
-        source = source.replace(old, new)
-    assert_named(lesson, exercise, source, says)
+    assert_named(lesson, exercise, edited(lesson.solutions[exercise], edits), says)
 
 
 @pytest.mark.parametrize(("lesson", "exercise", "source"), RIGHT)
