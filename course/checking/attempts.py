@@ -26,9 +26,7 @@ def require_attempt(title: str, answer: Any, to_write: list[str]) -> None:
     functions = {name: getattr(answer, name, None) for name in to_write} or {"": answer}
     empty = [name for name, function in functions.items() if is_placeholder(function)]
     if len(empty) == len(functions):
-        raise NotAttempted(
-            f"○ {title}: not attempted yet. Fill in the TODO above, then run both."
-        )
+        raise NotAttempted(f"○ {title}: not attempted yet. Fill in the TODO above, then run both.")
     if empty:
         names = " and ".join(f"`{name}`" for name in empty)
         raise NotAttempted(f"○ {title}: not finished yet, {names} is still to be written.")
